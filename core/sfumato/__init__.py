@@ -1,0 +1,120 @@
+"""sfumato: assemble, train, compare and ship latent-variable generative models from interchangeable parts.
+
+Importing this imports neither torch nor pydantic nor any plugin; a name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfumato.artifact import Header as Header
+    from sfumato.artifact import load as load
+    from sfumato.artifact import read_header as read_header
+    from sfumato.assembly import build as build
+    from sfumato.comparison import compare as compare
+    from sfumato.data import Contract as Contract
+    from sfumato.data import Split as Split
+    from sfumato.data import Splits as Splits
+    from sfumato.data import as_splits as as_splits
+    from sfumato.errors import ArtifactError as ArtifactError
+    from sfumato.errors import DataError as DataError
+    from sfumato.errors import DeviceError as DeviceError
+    from sfumato.errors import Incompatible as Incompatible
+    from sfumato.errors import MissingPluginError as MissingPluginError
+    from sfumato.errors import NoDensityError as NoDensityError
+    from sfumato.errors import NonFiniteError as NonFiniteError
+    from sfumato.errors import OutOfMemoryError as OutOfMemoryError
+    from sfumato.errors import OutputError as OutputError
+    from sfumato.errors import PluginError as PluginError
+    from sfumato.errors import Problem as Problem
+    from sfumato.errors import SfumatoError as SfumatoError
+    from sfumato.errors import SpecError as SpecError
+    from sfumato.errors import SupportError as SupportError
+    from sfumato.errors import UnknownPartError as UnknownPartError
+    from sfumato.evaluation import Evaluation as Evaluation
+    from sfumato.evaluation import evaluate as evaluate
+    from sfumato.hooks import hookimpl as hookimpl
+    from sfumato.interfaces import Code as Code
+    from sfumato.interfaces import Context as Context
+    from sfumato.interfaces import Decoder as Decoder
+    from sfumato.interfaces import Density as Density
+    from sfumato.interfaces import Encoder as Encoder
+    from sfumato.interfaces import Likelihood as Likelihood
+    from sfumato.interfaces import Loss as Loss
+    from sfumato.interfaces import LossOut as LossOut
+    from sfumato.interfaces import Pass as Pass
+    from sfumato.interfaces import Point as Point
+    from sfumato.interfaces import Posterior as Posterior
+    from sfumato.interfaces import Prior as Prior
+    from sfumato.interfaces import Scope as Scope
+    from sfumato.interfaces import Shape as Shape
+    from sfumato.model import Model as Model
+    from sfumato.pictures import picture_grid as picture_grid
+    from sfumato.randomness import generator as keyed_generator
+    from sfumato.randomness import key as key
+    from sfumato.randomness import permuted as permuted
+    from sfumato.registry import register as register
+    from sfumato.resolve import load_spec as load_spec
+    from sfumato.results import Comparison as Comparison
+    from sfumato.results import Figure as Figure
+    from sfumato.results import Pictures as Pictures
+    from sfumato.results import Summary as Summary
+    from sfumato.results import Variant as Variant
+    from sfumato.results import VariantRun as VariantRun
+    from sfumato.run import Run as Run
+    from sfumato.schema import json_schema as json_schema
+    from sfumato.spec import Spec as Spec
+    from sfumato.training import train as train
+
+_NAMES = {
+    "artifact": "Header load read_header",
+    "assembly": "build",
+    "comparison": "compare",
+    "data": "Contract Split Splits as_splits",
+    "errors": (
+        "ArtifactError DataError DeviceError Incompatible MissingPluginError NoDensityError "
+        "NonFiniteError OutOfMemoryError OutputError PluginError Problem SfumatoError SpecError "
+        "SupportError UnknownPartError"
+    ),
+    "evaluation": "Evaluation evaluate",
+    "hooks": "hookimpl",
+    "interfaces": (
+        "Code Context Decoder Density Encoder Likelihood Loss LossOut Pass Point Posterior Prior "
+        "Scope Shape"
+    ),
+    "model": "Model",
+    "pictures": "picture_grid",
+    "randomness": "key permuted keyed_generator",
+    "registry": "register",
+    "resolve": "load_spec",
+    "results": "Comparison Figure Pictures Summary Variant VariantRun",
+    "run": "Run",
+    "schema": "json_schema",
+    "spec": "Spec",
+    "training": "train",
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+_RENAMED = {"keyed_generator": "generator"}
+
+__all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605 - a list
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - 20 ms that --help need not pay
+
+        value: Any = version("sfumato")
+    elif name in _HOME:
+        module = importlib.import_module(f"sfumato.{_HOME[name]}")
+        value = getattr(module, _RENAMED.get(name, name))
+    else:
+        msg = f"module 'sfumato' has no attribute {name!r}"
+        raise AttributeError(msg)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,232 @@
+"""A model as one ``.safetensors`` file: tensors, and a header that says all that is needed to load it.
+
+Loading reads data and runs no code from the file: parts come from what is installed, by name. The digest finds
+damage; it does not prove who wrote the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from sfumato.assembly import MAX_PARAMETERS, assemble
+from sfumato.data import Contract
+from sfumato.devices import choose_device
+from sfumato.errors import (
+    ArtifactError,
+    MissingPluginError,
+    SpecError,
+    UnknownPartError,
+)
+from sfumato.files import write_atomically
+from sfumato.model import Model
+from sfumato.registry import PARTS, Registry, registry
+from sfumato.resolve import load_spec
+from sfumato.strict_json import dumps, loads
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+_MAX_HEADER = 16 << 20
+_KEY = "sfumato"
+
+
+class Header(BaseModel):
+    """What the header of a model file says; readable without the plugins that the model needs.
+
+    Args:
+        format: Version of the file format.
+        sfumato: Version that wrote it.
+        torch: Version of torch that wrote it.
+        spec: The resolved spec.
+        contract: What the data keep to.
+        provenance: For each part, its distribution, version and target.
+        digest: SHA-256 of all the rest, tensors included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int
+    sfumato: str
+    torch: str
+    spec: dict[str, Any]
+    contract: Contract
+    provenance: dict[str, dict[str, str]]
+    digest: str = ""
+
+
+def save(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model file, whole or not at all."""
+    from sfumato import __version__  # noqa: PLC0415 - read when it is needed
+
+    tensors = {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
+    header = Header(
+        format=FORMAT,
+        sfumato=__version__,
+        torch=torch.__version__,
+        spec=model.spec.to_json(),
+        contract=model.contract,
+        provenance={k: dict(v) for k, v in model.plan.provenance.items()},
+    )
+    header = header.model_copy(update={"digest": _digest(header, tensors)})
+    content = save_tensors(tensors, {_KEY: dumps(header.model_dump(mode="json"))})
+    write_atomically(Path(path), content)
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str | torch.device = "auto",
+    *,
+    max_parameters: int = MAX_PARAMETERS,
+    parts: Registry = registry,
+) -> Model:
+    """Load a model from a run folder, or from a ``.safetensors`` file alone, in evaluation mode.
+
+    Raises:
+        ArtifactError: Missing, truncated, damaged, or not a file of ours.
+        MissingPluginError: A part comes from a plugin that is not installed here.
+        DeviceError: No such device.
+    """
+    file, target = model_file(path), choose_device(device)
+    header, table = _read_header(file)
+    _check_installed(header, parts)
+    spec = _spec(header, parts, file)
+    try:
+        model = assemble(
+            spec, header.contract, "cpu", max_parameters=max_parameters, parts=parts
+        )
+    except SpecError as error:
+        msg = f"{file}: the spec in the header cannot be built\n{error}"
+        raise ArtifactError(msg) from error
+    _check_table(file, table, model)
+    tensors = _tensors(file)
+    if _digest(header, tensors) != header.digest:
+        msg = f"{file} is damaged: its content does not match its digest"
+        raise ArtifactError(msg, hint="restore the file from a copy, or train again")
+    model.load_state_dict(tensors, strict=True)
+    return model.to(target).eval()
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """The header of a model file or run folder. Needs none of the model's plugins and reads no tensor.
+
+    Raises:
+        ArtifactError: Missing, truncated, or not a file of ours.
+    """
+    return _read_header(model_file(path))[0]
+
+
+def model_file(path: str | os.PathLike[str]) -> Path:
+    """The model file of a run folder, or the file itself."""
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        what = f"the run folder {path} holds no {WEIGHTS}" if path.is_dir() else f"no file {path}"
+        raise ArtifactError(what, hint="train a model first: sfumato train SPEC --out RUN")
+    return file
+
+
+def _read_header(file: Path) -> tuple[Header, dict[str, Any]]:
+    with file.open("rb") as stream:
+        text = _header_text(file, stream)
+    try:
+        table = json.loads(text)
+        said = table.pop("__metadata__")[_KEY]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        msg = f"{file} is not a model that sfumato wrote: its header is not ours"
+        raise ArtifactError(msg) from None
+    try:
+        value = loads(said, f"{file} header")[0]
+        if value.get("format") != FORMAT:
+            msg = f"{file} has format {value.get('format')!r}; this version reads {FORMAT}"
+            raise ArtifactError(msg, hint="install a newer sfumato")
+        return Header.model_validate(value), table
+    except (SpecError, ValidationError, AttributeError) as error:
+        msg = f"{file} has a damaged header: {str(error).splitlines()[0]}"
+        raise ArtifactError(msg) from error
+
+
+def _header_text(file: Path, stream: BinaryIO) -> bytes:
+    size = os.fstat(stream.fileno()).st_size
+    prefix = stream.read(8)
+    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0  # noqa: PLR2004 - u64
+    if not 0 < length <= min(_MAX_HEADER, size - 8):
+        msg = f"{file} is truncated or not a .safetensors file"
+        raise ArtifactError(msg)
+    return stream.read(length)
+
+
+def _check_installed(header: Header, parts: Registry) -> None:
+    model = header.spec.get("model", {})
+    for kind in PARTS:
+        name = (model.get(kind) or {}).get("type", "")
+        try:
+            parts.get(kind, name)
+        except UnknownPartError as error:
+            origin = header.provenance.get(kind, {})
+            msg = (
+                f"the model needs {kind} {name!r} of {origin.get('distribution', '?')} "
+                f"{origin.get('version', '?')}, which is not installed or not allowed here"
+            )
+            raise MissingPluginError(msg, hint="see: sfumato describe RUN") from error
+
+
+def _spec(header: Header, parts: Registry, file: Path) -> Any:
+    raw = header.spec
+    try:
+        if raw.get("data"):
+            parts.get("data", raw["data"].get("type", ""))
+    except UnknownPartError:
+        raw = {**raw, "data": None}  # a model works without the data it was trained on
+    try:
+        return load_spec(raw, parts=parts)
+    except SpecError as error:
+        msg = f"{file}: the spec in the header is not valid here\n{error}"
+        raise ArtifactError(msg) from error
+
+
+def _check_table(file: Path, table: Mapping[str, Any], model: Model) -> None:
+    wanted = {name: list(t.shape) for name, t in model.state_dict().items()}
+    found = {name: entry.get("shape") for name, entry in table.items()}
+    if wanted != found:
+        names = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
+        first = names[0]
+        msg = (
+            f"{file} does not hold the tensors of its spec: {first} is {found.get(first, 'missing')}, "
+            f"wanted {wanted.get(first, 'none of that name')} ({len(names)} differ)"
+        )
+        raise ArtifactError(msg)
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_tensors(file.read_bytes())
+    except (SafetensorError, ValueError, OSError) as error:
+        msg = f"{file} is damaged: {error}"
+        raise ArtifactError(msg) from error
+
+
+def _digest(header: Header, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(dumps(header.model_dump(mode="json", exclude={"digest"})).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> np.ndarray[Any, Any]:
+    raw: np.ndarray[Any, Any] = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return raw

@@ -1,0 +1,326 @@
+"""Building a model: a probe on meta tensors first, which allocates nothing, then the real parts.
+
+The probe runs one whole step. It finds the shapes between parts, the number of parameters and whether the
+parts fit each other, so that a mistake is told before memory is taken.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sfumato.data import Contract
+from sfumato.datasets import load_splits
+from sfumato.devices import choose_device
+from sfumato.errors import Incompatible, Problem, SfumatoError, SpecError
+from sfumato.interfaces import (
+    Code,
+    Context,
+    Decoder,
+    Encoder,
+    Likelihood,
+    Loss,
+    LossOut,
+    Posterior,
+    Prior,
+    Scope,
+    Shape,
+    Support,
+)
+from sfumato.model import Model, Parts, Plan, takes
+from sfumato.options import Part, arguments, nested_options
+from sfumato.randomness import keyed_global
+from sfumato.registry import Registry, registry
+from sfumato.resolve import bind, load_spec
+from sfumato.spec import Spec
+
+MAX_PARAMETERS = 1_000_000_000
+_ROWS = 2
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
+
+
+def build(
+    spec: Spec | Mapping[str, Any] | str | os.PathLike[str],
+    data_shape: Shape | None = None,
+    device: str | torch.device = "auto",
+    *,
+    support: Support | None = None,
+    vocabulary: int | None = None,
+    condition_dim: int = 0,
+    seed: int | None = None,
+    max_parameters: int = MAX_PARAMETERS,
+    parts: Registry = registry,
+) -> Model:
+    """Assemble an untrained model, in evaluation mode, on a device.
+
+    Args:
+        spec: A spec, a mapping or a path.
+        data_shape: ``X``, the shape of one datum. Without it the spec's data are loaded for their contract.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        support: Values that the data take: ``binary``, ``unit``, ``real``, ``count`` or ``token``. Without it,
+            ``token`` with a vocabulary, else ``real``. It chooses the likelihood when the spec names none.
+        vocabulary: Number of symbols of token data.
+        condition_dim: Width of the condition vector.
+        seed: Seed of the initial weights; the spec's own by default.
+        max_parameters: Refuse a larger model.
+        parts: Where parts are looked up.
+
+    Raises:
+        SpecError: The spec is wrong, or its parts do not fit, with the JSON pointer of the part.
+        DeviceError: No such device.
+
+    Example:
+        >>> model = build({"model": {"family": "vae", "latent_dim": 2}}, data_shape=(1, 8, 8), device="cpu")
+        >>> model.sample(3).shape
+        torch.Size([3, 1, 8, 8])
+    """
+    resolved = load_spec(spec, parts=parts)
+    if data_shape is not None:
+        contract = Contract(
+            shape=tuple(data_shape),
+            support=support or ("token" if vocabulary else "real"),
+            vocabulary=vocabulary,
+            condition_dim=condition_dim,
+        )
+    elif resolved.data is None:
+        message = "the spec names no data, so the shape of a datum is unknown"
+        hint = 'pass data_shape=(1, 28, 28), or add "data" to the spec'
+        raise SpecError([Problem("K204", "/data", message, hint)])
+    else:
+        contract = load_splits(resolved, parts).contract
+    return assemble(
+        resolved, contract, device, seed=seed, max_parameters=max_parameters, parts=parts
+    )
+
+
+def assemble(
+    spec: Spec,
+    contract: Contract,
+    device: str | torch.device = "auto",
+    *,
+    seed: int | None = None,
+    max_parameters: int = MAX_PARAMETERS,
+    parts: Registry = registry,
+) -> Model:
+    """Assemble a resolved spec for data that keep to a contract; see :func:`build`."""
+    target = choose_device(device)
+    spec = bind(spec, contract, parts)
+    plan = probe(spec, contract, max_parameters=max_parameters, parts=parts)
+    seed = spec.training.seed if seed is None else seed
+    made = _Assembly(spec, contract, parts, seed).parts(plan.contexts)
+    model = Model(spec, contract, made, plan)
+    return model.to(target, DTYPES[spec.training.precision]).eval()
+
+
+def probe(
+    spec: Spec,
+    contract: Contract,
+    *,
+    max_parameters: int = MAX_PARAMETERS,
+    parts: Registry = registry,
+) -> Plan:
+    """Run one step of a bound spec on two rows that hold nothing.
+
+    A part that cannot run on meta tensors is tried on the CPU, after the size was checked as far as it can be.
+
+    Raises:
+        SpecError: A part does not fit; the problem points at it.
+    """
+    try:
+        return _Assembly(spec, contract, parts, 0).probe("meta", max_parameters)
+    except _TooLarge as error:
+        raise SpecError([Problem("K207", "/model", str(error))]) from None
+    except SpecError as on_meta:
+        # Both a misfit and a missing meta kernel look alike from outside: the CPU tells which it is.
+        if any(p.code == "K301" for p in on_meta.problems):
+            raise
+        try:
+            return _Assembly(spec, contract, parts, 0).probe("cpu", max_parameters)
+        except _TooLarge as error:
+            raise SpecError([Problem("K207", "/model", str(error))]) from None
+
+
+class _TooLarge(Exception):  # noqa: N818 - never leaves this module
+    pass
+
+
+class _Assembly:
+    """One pass over the parts in the order in which they depend on each other."""
+
+    def __init__(self, spec: Spec, contract: Contract, parts: Registry, seed: int) -> None:
+        self._spec, self._registry, self._seed = spec, parts, seed
+        self._contract = contract
+        self._context = Context(
+            data_shape=contract.shape,
+            latent_dim=spec.model.latent_dim,
+            support=contract.support,
+            vocabulary=contract.vocabulary,
+            condition_dim=contract.condition_dim,
+        )
+        self._provenance: dict[str, Mapping[str, str]] = {}
+
+    def parts(self, contexts: Mapping[str, Context]) -> Parts:
+        """The real parts, on the CPU: so a seed means the same weights on every device."""
+        made = {kind: self._make(kind, context) for kind, context in contexts.items()}
+        return Parts(**cast("dict[str, Any]", made))
+
+    def probe(self, device: str, max_parameters: int) -> Plan:
+        on_meta = torch.device("meta") if device == "meta" else nullcontext()
+        self._size, self._limit = 0, max_parameters
+        with on_meta, torch.no_grad(), keyed_global(torch.device("cpu"), 0, "probe"):
+            return self._step(device)
+
+    def _step(self, device: str) -> Plan:
+        contexts: dict[str, Context] = {}
+        scope = self._scope()
+        x = cast("Tensor", scope.x)
+
+        encoder = cast("Encoder", self._measured("encoder", contexts))
+        features = self._at("encoder", lambda: _tensor(_run(encoder, x, scope), "features"))
+        self._context = self._context.learn(feature_shape=tuple(features.shape[1:]))
+
+        posterior = cast("Posterior", self._measured("posterior", contexts))
+        q_z = self._at("posterior", lambda: _code(_run(posterior, features, scope)))
+        z_shape = tuple(q_z.mode.shape[1:])
+        code_shape, symbols = self._code_space(posterior, z_shape)
+        self._context = replace(
+            self._context.learn(z_shape=z_shape, code_shape=code_shape), symbols=symbols
+        )
+
+        prior = cast("Prior", self._measured("prior", contexts))
+        likelihood = cast("Likelihood", self._measured("likelihood", contexts))
+        shape = getattr(likelihood, "param_shape", lambda context: context.data_shape)
+        wanted = self._at("likelihood", lambda: tuple(shape(self._context)))
+        self._context = self._context.learn(param_shape=wanted)
+        decoder = cast("Decoder", self._measured("decoder", contexts))
+        loss = cast("Loss", self._measured("loss", contexts))
+
+        made = Parts(encoder, posterior, prior, decoder, likelihood, loss)
+        draft = Plan(contexts, z_shape, 0, False, device, self._provenance)  # noqa: FBT003
+        model = Model(self._spec, self._contract, made, draft)
+        self._at("decoder", lambda: self._check_decoder(decoder, q_z.mode, scope, wanted))
+        self._at("likelihood", lambda: self._check_likelihood(model, q_z.mode, scope))
+        self._at("prior", lambda: self._check_prior(model, z_shape, scope))
+        density = self._at("posterior", lambda: q_z.rsample(1)[1] is not None)
+        self._at("loss", lambda: _loss_out(model(scope)))
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        return Plan(contexts, z_shape, parameters, density, device, self._provenance)
+
+    def _scope(self) -> Scope:
+        contract = self._contract
+        tokens = contract.support == "token"
+        x = torch.zeros(_ROWS, *contract.shape, dtype=torch.long if tokens else None)
+        condition = torch.zeros(_ROWS, contract.condition_dim) if contract.condition_dim else None
+        return Scope(x, condition, source=lambda shape: torch.zeros(tuple(shape)))
+
+    def _measured(self, kind: str, contexts: dict[str, Context]) -> nn.Module:
+        contexts[kind] = self._context
+        part = self._make(kind, self._context)
+        self._size += sum(p.numel() for p in part.parameters())
+        if self._size > self._limit:
+            msg = f"the model has over {self._size:,} parameters; the limit is {self._limit:,}"
+            raise _TooLarge(msg)
+        return part
+
+    def _make(self, kind: str, context: Context) -> nn.Module:
+        config = cast("Part", getattr(self._spec.model, kind))
+        return self._at(kind, lambda: self._construct(kind, config, context, kind))
+
+    def _construct(self, kind: str, config: Part, context: Context, at: str) -> nn.Module:
+        entry = self._registry.get(kind, config.type)
+        self._provenance[at] = entry.provenance
+        options = arguments(config)
+        for name, inner in nested_options(entry).items():
+            if isinstance(options[name], Part):
+                options[name] = self._construct(inner, options[name], context, f"{at}/{name}")
+        # Each part's weights have a key of their own: models that share a part start it alike.
+        with keyed_global(torch.device("cpu"), self._seed, f"weights/{at}"):
+            part = entry.load()(context, **options)
+        if not isinstance(part, nn.Module):
+            msg = f"{entry.location} made {type(part).__name__}, not an nn.Module"
+            raise Incompatible(msg)
+        return part
+
+    def _code_space(self, posterior: nn.Module, z_shape: Shape) -> tuple[Shape, int | None]:
+        space = getattr(posterior, "code_space", None)
+        return space(self._context.learn(z_shape=z_shape)) if space else (z_shape, None)
+
+    def _check_decoder(self, decoder: Decoder, z: Tensor, scope: Scope, wanted: Shape) -> None:
+        got = tuple(_tensor(_run(decoder, z, scope), "parameters").shape)
+        if got != (_ROWS, *wanted):
+            msg = f"it returns {got[1:]}, and the likelihood needs {wanted}"
+            raise Incompatible(msg)
+
+    def _check_likelihood(self, model: Model, z: Tensor, scope: Scope) -> None:
+        p_x = model.unreduced(z, scope)
+        shape = (*p_x.batch_shape, *p_x.event_shape)
+        if shape != (_ROWS, *self._contract.shape) or p_x.event_shape:
+            msg = (
+                f"its distribution has batch {tuple(p_x.batch_shape)} and event {tuple(p_x.event_shape)}; "
+                f"core sums over the datum, so the batch should be (N, *{self._contract.shape})"
+            )
+            raise Incompatible(msg)
+
+    def _check_prior(self, model: Model, z_shape: Shape, scope: Scope) -> None:
+        got = tuple(model.draw_codes(_ROWS, scope).shape[1:])
+        if got != z_shape:
+            msg = f"it draws codes of shape {got}, and the posterior codes into {z_shape}"
+            raise Incompatible(msg)
+
+    def _at(self, kind: str, action: Any) -> Any:
+        """Run ``action``; what goes wrong in it is a problem of that part."""
+        try:
+            return action()
+        except (_TooLarge, SpecError):
+            raise
+        except SfumatoError as error:
+            raise SpecError(
+                [Problem("K301", f"/model/{kind}", self._said(kind, error.message), error.hint)]
+            ) from error
+        except MemoryError as error:
+            raise SpecError(
+                [Problem("K207", f"/model/{kind}", "it is too large for this machine")]
+            ) from error
+        except Exception as error:
+            message = self._said(kind, f"{type(error).__name__}: {error}")
+            raise SpecError([Problem("K302", f"/model/{kind}", message)]) from error
+
+    def _said(self, kind: str, message: str) -> str:
+        config = getattr(self._spec.model, kind)
+        return f'{kind} "{config.type}" does not fit: {message}'
+
+
+def _run(part: nn.Module, rows: Tensor, scope: Scope) -> object:
+    return part(rows, scope) if takes(part, 2) else part(rows)
+
+
+def _tensor(value: object, what: str) -> Tensor:
+    if not isinstance(value, Tensor) or value.dim() < 1 or len(value) != _ROWS:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        msg = f"its {what} for {_ROWS} rows are {shape}, not a tensor of {_ROWS} rows"
+        raise Incompatible(msg)
+    return value
+
+
+def _code(value: object) -> Code:
+    if not isinstance(value, Code):
+        msg = f"it returns {type(value).__name__}, which is no code"
+        raise Incompatible(msg, hint="return sfumato.Density(distribution, scope) or sfumato.Point(z)")
+    _tensor(value.mode, "codes")
+    return value
+
+
+def _loss_out(value: object) -> None:
+    if not isinstance(value, LossOut):
+        msg = f"it returns {type(value).__name__}, not a LossOut"
+        raise Incompatible(msg)
+    for name, term in {"objective": value.objective, **value.terms}.items():
+        if tuple(term.shape) != (_ROWS,):
+            msg = f"its {name} has shape {tuple(term.shape)}, not (B,): one number an item"
+            raise Incompatible(msg)

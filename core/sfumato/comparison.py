@@ -1,0 +1,223 @@
+"""Models side by side: the same data, budget and seeds, then the same inputs and the same noise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.assembly import assemble
+from sfumato.data import Splits, as_splits, evaluated
+from sfumato.datasets import check_splits, load_splits
+from sfumato.devices import choose_device
+from sfumato.errors import DataError, Problem, SpecError
+from sfumato.evaluation import METRICS, evaluate
+from sfumato.files import check_new_folder, make_folder, write_atomically, write_json
+from sfumato.hooks import Hooks
+from sfumato.model import Model
+from sfumato.registry import Registry, registry
+from sfumato.resolve import bind, load_spec
+from sfumato.results import Comparison, Json, Pictures, Variant, VariantRun
+from sfumato.run import RunFolder, command_line, environment
+from sfumato.spec import Spec
+from sfumato.training import Data, Trainer, check_support
+
+SEEDS = (0, 1, 2)
+_ORIGINALS, _SAMPLES, _PAIRS, _STEPS = 10, 40, 3, 10
+
+SpecLike = Spec | Mapping[str, Any] | str | os.PathLike[str]
+Progress = Callable[[str, int, Json], None]
+
+
+def compare(
+    specs: Mapping[str, SpecLike],
+    data: Data | None = None,
+    seeds: Sequence[int] = SEEDS,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    metrics: Sequence[str] = METRICS,
+    report: str = "html",
+    force: bool = False,
+    progress: Progress | None = None,
+    parts: Registry = registry,
+) -> Comparison:
+    """Train every spec with every seed on the same data, measure them on the test split, and lay them side by side.
+
+    Everything is checked before the first training, and before anything is written.
+
+    Args:
+        specs: Specs, mappings or paths by name.
+        data: As for :func:`sfumato.train`; by default the data of the specs, which must agree.
+        seeds: Seeds of weights, order and noise. Parts that models share start from the same weights.
+        out: Folder for ``comparison.json``, the report and the runs; None writes nothing.
+        device: Instead of the specs'.
+        metrics: Names of metrics.
+        report: Name of a report.
+        force: Write into a folder that has content.
+        progress: Called with the variant's name, the seed and each epoch's line.
+        parts: Where parts are looked up.
+
+    Raises:
+        SpecError: A spec is wrong, parts do not fit, or the specs name different data.
+        DataError: The data cannot be used.
+        OutputError: ``out`` cannot be written, or has content.
+        NonFiniteError: A run failed.
+    """
+    if not specs or not seeds:
+        msg = "a comparison needs at least one spec and one seed"
+        raise DataError(msg)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_new_folder(folder, force=force)
+    resolved = {name: load_spec(spec, parts=parts) for name, spec in specs.items()}
+    if device is not None:
+        change = [f"training.device={device}"]
+        resolved = {n: load_spec(spec, change, parts=parts) for n, spec in resolved.items()}
+    splits, data_name = _data(resolved, data, parts)
+    resolved = {name: bind(spec, splits.contract, parts) for name, spec in resolved.items()}
+    for spec in resolved.values():
+        check_support(assemble(spec, splits.contract, spec.training.device, parts=parts), splits)
+    reporter = parts.get("report", report).load()()
+
+    split = "test" if splits.test is not None else "train"
+    hooks = Hooks(parts)
+    side = _Side(splits, split, seeds, folder, metrics, hooks, progress, parts)
+    variants = tuple(side.variant(name, spec) for name, spec in resolved.items())
+    first = next(iter(resolved.values()))
+    comparison = Comparison(
+        variants=variants,
+        data_name=data_name,
+        contract=splits.contract,
+        counts={name: len(items) for name, items in splits.named()},
+        split=split,
+        seeds=tuple(seeds),
+        originals=side.originals,
+        command=command_line(),
+        environment=environment(choose_device(first.training.device)),
+        path=folder,
+    )
+    if folder is not None:
+        write(comparison, folder, reporter)
+    return comparison
+
+
+def write(
+    comparison: Comparison, folder: Path, reporter: Callable[[Comparison], Mapping[str, bytes]]
+) -> None:
+    """Write ``comparison.json`` and what a report makes of a comparison."""
+    make_folder(folder)
+    for name, content in reporter(comparison).items():
+        write_atomically(folder / Path(name).name, content)
+    write_json(folder / "comparison.json", comparison.to_json())
+
+
+def _data(
+    specs: Mapping[str, Spec], data: Data | None, parts: Registry
+) -> tuple[Splits, str]:
+    if data is not None:
+        splits = as_splits(data)
+        check_splits(splits)
+        return splits, "own data"
+    first, *others = specs.values()
+    for name, spec in zip(list(specs)[1:], others, strict=True):
+        if spec.data != first.data or (spec.data is not None and spec.base != first.base):
+            message = f"{name} names other data than {next(iter(specs))}: they cannot be compared"
+            hint = "give all of them the same data, for example --data digits"
+            raise SpecError([Problem("K206", "/data", message, hint)])
+    splits = load_splits(first, parts)
+    return splits, first.data.type if first.data else ""
+
+
+class _Side:
+    """What all variants of a comparison share."""
+
+    def __init__(
+        self,
+        splits: Splits,
+        split: str,
+        seeds: Sequence[int],
+        folder: Path | None,
+        metrics: Sequence[str],
+        hooks: Hooks,
+        progress: Progress | None,
+        parts: Registry,
+    ) -> None:
+        self._splits, self._split, self._seeds = splits, split, seeds
+        self._folder, self._metrics, self._hooks = folder, metrics, hooks
+        self._progress, self._parts = progress, parts
+        shown = splits.get(split).take(slice(0, max(_ORIGINALS, 2 * _PAIRS)))
+        self._shown = evaluated(shown, splits.contract)
+
+    @property
+    def originals(self) -> Tensor:
+        """The first items of the split, as the models see them."""
+        return self._shown.x[:_ORIGINALS]
+
+    def variant(self, name: str, spec: Spec) -> Variant:
+        """Train, measure and picture one variant."""
+        runs, pictures, model = [], None, None
+        for seed in self._seeds:
+            model, run = self._run(name, spec, seed)
+            runs.append(run)
+            pictures = pictures or self._pictures(model)
+        if model is None or pictures is None:
+            msg = "a comparison needs at least one seed"
+            raise DataError(msg)
+        provenance = {kind: dict(origin) for kind, origin in model.plan.provenance.items()}
+        return Variant(
+            name, spec.to_json(), spec.hash, model.plan.parameters, provenance, tuple(runs), pictures
+        )
+
+    def _run(self, name: str, spec: Spec, seed: int) -> tuple[Model, VariantRun]:
+        spec = load_spec(spec, [f"training.seed={seed}"], parts=self._parts)
+        path = None if self._folder is None else self._folder / "runs" / _safe(name) / f"seed-{seed}"
+        model = assemble(spec, self._splits.contract, spec.training.device, parts=self._parts)
+        progress = self._progress
+        told = None if progress is None else (lambda line: progress(name, seed, line))
+        run = Trainer(model, self._splits, RunFolder(path), self._hooks, told).run()
+        measured = evaluate(run.model, self._splits, self._split, self._metrics, parts=self._parts)
+        return run.model, VariantRun(
+            seed=seed,
+            path=None if path is None or self._folder is None else path.relative_to(self._folder),
+            seconds=run.seconds,
+            history=run.metrics,
+            kept_epoch=run.kept_epoch,
+            figures=measured.figures,
+            warnings=run.warnings,
+        )
+
+    def _pictures(self, model: Model) -> Pictures:
+        x = self._shown.x
+        condition = self._shown.condition
+        pairs = [
+            model.interpolate(x[2 * i], x[2 * i + 1], steps=_STEPS)
+            for i in range(min(_PAIRS, len(x) // 2))
+        ]
+        shape = (0, _STEPS, *self._splits.contract.shape)
+        return Pictures(
+            reconstructions=model.reconstruct(self.originals, condition=condition).cpu(),
+            samples=model.sample(_SAMPLES, seed=0).cpu(),
+            interpolations=torch.stack(pairs).cpu() if pairs else torch.zeros(shape),
+        )
+
+
+def _safe(name: str) -> str:
+    """A folder name for a variant: what is not a letter, digit, dot, dash or underscore becomes a dash."""
+    cleaned = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+    return cleaned.lstrip(".") or "model"
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The same names, later duplicates numbered."""
+    seen: dict[str, int] = {}
+    made = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        made.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return made
+

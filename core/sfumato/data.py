@@ -1,0 +1,224 @@
+"""What the core knows of data: splits of arrays, and the contract that describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from sfumato.errors import DataError
+from sfumato.interfaces import Shape, Support
+from sfumato.randomness import generator, permuted
+
+Scaling = float | tuple[float, ...]
+
+
+class Contract(BaseModel):
+    """What a model may rely on about its data; it travels in the header of every artifact.
+
+    The model sees ``stored * scale + shift``, then, where ``binarize`` is ``"dynamic"``, a Bernoulli draw
+    of each value. Densities are those of the values that the model sees.
+
+    Args:
+        shape: ``X``, the shape of one datum.
+        support: Values that the model sees: ``binary``, ``unit`` (the closed interval [0, 1]), ``real``,
+            ``count`` or ``token``.
+        scale: Factor of the stored values: one number, or one a value of the flattened datum.
+        shift: Added after it.
+        binarize: ``"dynamic"``: draw every value anew in each epoch of training; evaluation uses one fixed draw.
+        vocabulary: Number of symbols of token data.
+        condition_dim: Width of the condition vector; 0 without one.
+        classes: Names of the labels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    support: Support = "real"
+    scale: Scaling = 1.0
+    shift: Scaling = 0.0
+    binarize: Literal["none", "dynamic"] = "none"
+    vocabulary: Annotated[int, Field(ge=1)] | None = None
+    condition_dim: Annotated[int, Field(ge=0)] = 0
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Items of one split, in memory.
+
+    Args:
+        x: ``(n, *X)``, as stored.
+        label: ``(n,)`` int64 or None.
+        condition: ``(n, C)`` or None.
+        mask: ``(n, *X)``, 0 where a value is missing, or None.
+        factors: ``(n, factors)``, known causes of variation, or None.
+    """
+
+    x: Tensor
+    label: Tensor | None = None
+    condition: Tensor | None = None
+    mask: Tensor | None = None
+    factors: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Tensor | slice) -> Split:
+        """The items at ``rows``, in that order."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Split(**{n: None if t is None else t[rows] for n, t in columns.items()})
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set: what a data plugin returns.
+
+    Args:
+        train: Items to learn from.
+        contract: What every split keeps to.
+        valid: Items that choose the epoch to keep, or None.
+        test: Items that are looked at last, or None.
+    """
+
+    train: Split
+    contract: Contract
+    valid: Split | None = None
+    test: Split | None = None
+
+    def named(self) -> Iterator[tuple[str, Split]]:
+        """The splits that exist, with their names."""
+        for name in ("train", "valid", "test"):
+            split = getattr(self, name)
+            if split is not None:
+                yield name, split
+
+    def get(self, name: str) -> Split:
+        """The split of that name, or a :class:`DataError`."""
+        existing = dict(self.named())
+        if name not in existing:
+            msg = f"the data have no {name!r} split"
+            raise DataError(msg, hint=f"there are: {', '.join(existing)}")
+        return existing[name]
+
+
+def model_space(x: Tensor, contract: Contract, dtype: torch.dtype) -> Tensor:
+    """Stored values ``(n, *X)`` as the model sees them, before any dynamic binarisation."""
+    if contract.support == "token":
+        return x.long()
+    scaled = x.to(dtype)
+    if contract.scale != 1.0:
+        scaled = scaled * _per_value(contract.scale, contract, scaled)
+    if contract.shift != 0.0:
+        scaled = scaled + _per_value(contract.shift, contract, scaled)
+    return scaled
+
+
+def _per_value(constant: Scaling, contract: Contract, like: Tensor) -> Tensor | float:
+    if isinstance(constant, float):
+        return constant
+    return like.new_tensor(constant).view(contract.shape)
+
+
+def visible(x: Tensor, mask: Tensor) -> Tensor:
+    """``x`` with 0 where it is missing: what stands there, even NaN, must not reach a part."""
+    return torch.where(mask.bool(), x, torch.zeros_like(x))
+
+
+def binarized(x: Tensor, seed: int, purpose: str, *steps: int) -> Tensor:
+    """A keyed Bernoulli draw of every value of ``x`` in [0, 1]."""
+    drawn = torch.rand(x.shape, generator=generator(x.device, seed, purpose, *steps), device=x.device)
+    return (drawn < x).to(x.dtype)
+
+
+def evaluated(split: Split, contract: Contract, dtype: torch.dtype = torch.float32) -> Split:
+    """A split as an evaluation sees it: in the model's space, dynamic values drawn once from a fixed key.
+
+    The draw belongs to the data, not to a run, so every model is scored on the same values.
+    """
+    x = model_space(split.x, contract, dtype)
+    if split.mask is not None:
+        x = visible(x, split.mask)
+    if contract.binarize == "dynamic":
+        x = binarized(x, 0, "evaluation")
+    return Split(x, split.label, split.condition, split.mask, split.factors)
+
+
+def as_splits(data: Splits | Tensor | np.ndarray[Any, Any] | Mapping[str, Any]) -> Splits:
+    """Splits from what a user has at hand.
+
+    An array or tensor ``(n, *X)`` is divided by a keyed permutation into 80 % train, 10 % valid and 10 % test;
+    a mapping may name ``train``, ``valid`` and ``test`` arrays itself. The support is read off the values:
+    only 0 and 1 is ``binary``, within [0, 1] is ``unit``, else ``real``.
+
+    Raises:
+        DataError: Not numbers, empty, shapes that differ, or integers whose meaning is ambiguous.
+    """
+    if isinstance(data, Splits):
+        return data
+    if isinstance(data, Mapping):
+        arrays = {name: _as_tensor(value, name) for name, value in data.items()}
+        if "train" not in arrays or not set(arrays) <= {"train", "valid", "test"}:
+            msg = f"data name the splits {sorted(arrays)}"
+            raise DataError(msg, hint='give "train" and, if you have them, "valid" and "test"')
+    else:
+        arrays = _divided(_as_tensor(data, "data"))
+    shape = tuple(arrays["train"].shape[1:])
+    for name, array in arrays.items():
+        if tuple(array.shape[1:]) != shape:
+            msg = f"items of {name} have shape {tuple(array.shape[1:])}, those of train {shape}"
+            raise DataError(msg)
+    splits = {name: Split(array) for name, array in arrays.items()}
+    contract = Contract(shape=shape, support=_support(arrays))
+    return Splits(splits["train"], contract, splits.get("valid"), splits.get("test"))
+
+
+def _as_tensor(value: object, name: str) -> Tensor:
+    if not isinstance(value, Tensor | np.ndarray):
+        msg = f"{name} is {type(value).__name__}, not an array"
+        raise DataError(msg, hint="give a NumPy array or a tensor of shape (n, *X)")
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "bfiu":
+        msg = f"{name} holds {value.dtype}, not numbers"
+        raise DataError(msg, hint="give a NumPy array or a tensor of shape (n, *X)")
+    tensor = torch.as_tensor(value).detach().cpu()
+    if tensor.dim() < 2 or 0 in tensor.shape:
+        msg = f"{name} has shape {tuple(tensor.shape)}"
+        raise DataError(msg, hint="the first axis counts items, and each item needs at least one value")
+    if tensor.is_complex():
+        msg = f"{name} holds complex numbers"
+        raise DataError(msg, hint="give real and imaginary parts as two channels")
+    if tensor.dtype == torch.bool or (
+        not tensor.is_floating_point() and tensor.min() >= 0 and tensor.max() <= 1
+    ):
+        return tensor.float()
+    if not tensor.is_floating_point():
+        msg = f"{name} holds integers from {int(tensor.min())} to {int(tensor.max())}"
+        raise DataError(msg, hint="pixels: divide by their maximum first; tokens: pass sfumato.Splits")
+    return tensor
+
+
+def _divided(items: Tensor) -> dict[str, Tensor]:
+    n, held = len(items), len(items) // 10
+    if held == 0:
+        return {"train": items}
+    order = permuted(torch.arange(n), n, 0)
+    items = items[order]
+    return {
+        "train": items[: n - 2 * held],
+        "valid": items[n - 2 * held : n - held],
+        "test": items[n - held :],
+    }
+
+
+def _support(arrays: Mapping[str, Tensor]) -> Support:
+    if all(bool(((a == 0) | (a == 1)).all()) for a in arrays.values()):
+        return "binary"
+    if all(bool(((a >= 0) & (a <= 1)).all()) for a in arrays.values()):
+        return "unit"
+    return "real"
+

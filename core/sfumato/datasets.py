@@ -1,0 +1,83 @@
+"""Loading the data a spec names, and checking data before anything is built on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfumato.data import Split, Splits
+from sfumato.errors import DataError, PluginError, Problem, SpecError
+from sfumato.options import arguments, path_options
+from sfumato.registry import Registry, registry
+from sfumato.spec import Spec
+
+
+def load_splits(spec: Spec, parts: Registry = registry) -> Splits:
+    """The data that a spec names, checked. Relative paths are relative to the spec's file.
+
+    Raises:
+        SpecError: The spec names no data.
+        DataError: The data are missing, damaged or not as their contract says.
+    """
+    if spec.data is None:
+        hint = 'add "data": {"type": "digits"}, or pass data='
+        raise SpecError([Problem("K204", "/data", "the spec names no data", hint)])
+    entry = parts.get("data", spec.data.type)
+    options: dict[str, Any] = arguments(spec.data)
+    for name in path_options(entry):
+        if isinstance(options[name], Path):
+            options[name] = spec.base / options[name]
+    splits = entry.load()(**options)
+    if not isinstance(splits, Splits):
+        msg = f"data {entry.name!r} of {entry.distribution} returned {type(splits).__name__}"
+        raise PluginError(msg, hint="a data plugin returns sfumato.Splits")
+    check_splits(splits)
+    return splits
+
+
+def check_splits(splits: Splits) -> None:
+    """Raise a :class:`DataError` that names split, item and field, unless every split keeps to the contract."""
+    for name, split in splits.named():
+        _check_shapes(name, split, splits)
+        _check_finite(name, split)
+
+
+def _check_shapes(name: str, split: Split, splits: Splits) -> None:
+    contract, n = splits.contract, len(split)
+    if n == 0:
+        msg = f"the {name} split is empty"
+        raise DataError(msg)
+    _same(name, "x", tuple(split.x.shape[1:]), contract.shape)
+    for field in ("label", "condition", "mask", "factors"):
+        column = getattr(split, field)
+        if column is not None and len(column) != n:
+            msg = f"{name} has {n} items and {len(column)} rows of {field}"
+            raise DataError(msg)
+    if split.mask is not None:
+        _same(name, "mask", tuple(split.mask.shape[1:]), contract.shape)
+    width = () if split.condition is None else tuple(split.condition.shape[1:])
+    _same(name, "condition", width, (contract.condition_dim,) if contract.condition_dim else ())
+
+
+def _same(name: str, field: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if found != wanted:
+        msg = f"items of {name} have {field} of shape {found}; the contract says {wanted}"
+        raise DataError(msg)
+
+
+def _check_finite(name: str, split: Split) -> None:
+    """Values that the mask hides may be anything."""
+    for field in ("x", "condition"):
+        column = getattr(split, field)
+        if column is None or not column.is_floating_point():
+            continue
+        bad = ~torch.isfinite(column)
+        if field == "x" and split.mask is not None:
+            bad &= split.mask.bool()
+        if bool(bad.any()):
+            item, *index = bad.nonzero()[0].tolist()
+            value = column[(item, *index)].item()
+            msg = f"{name} item {item} has {field}{index} = {value} ({int(bad.sum())} such values)"
+            raise DataError(msg, hint="remove the items, or mask the values with Split(mask=...)")

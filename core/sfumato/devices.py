@@ -1,0 +1,45 @@
+"""Choosing a device."""
+
+from __future__ import annotations
+
+import torch
+
+from sfumato.errors import DeviceError
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """The device that ``name`` stands for; ``auto`` is CUDA, then MPS, then the CPU.
+
+    Raises:
+        DeviceError: This machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        msg = f"{str(name)!r} is not a device"
+        raise DeviceError(msg, hint="use auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            msg = f"device {name} is not there: torch {torch.__version__} sees {count} CUDA devices"
+            raise DeviceError(msg, hint="use --device auto or cpu")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        msg = f"device {name} is not there"
+        raise DeviceError(msg, hint="use --device auto or cpu")
+    if device.type not in ("cpu", "mps"):
+        msg = f"device {name} is not supported"
+        raise DeviceError(msg, hint="use auto, cpu, cuda, cuda:1 or mps")
+    return device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told, so that a clock read next tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

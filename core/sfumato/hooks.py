@@ -1,0 +1,85 @@
+"""Verbs: what plugins may do when something happens in a run. Entry points of group ``sfumato.hooks``.
+
+Hook modules are loaded and called one at a time, by ``train`` and ``compare`` alone. One that fails is warned of
+and the run goes on; one that names a hook which does not exist is an error.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from sfumato.errors import PluginError
+from sfumato.registry import PROJECT, Registry, registry
+
+_spec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plugin as a hook."""
+
+
+class HookSpecs:
+    """The hooks there are. An implementation may take fewer arguments."""
+
+    @_spec
+    def run_started(self, run: Path | None, spec: Mapping[str, Any]) -> None:
+        """Training is about to take its first step. ``spec`` is the resolved spec as JSON data."""
+
+    @_spec
+    def epoch_ended(self, run: Path | None, line: Mapping[str, Any]) -> None:
+        """An epoch was trained and validated; ``line`` is its line of ``metrics.jsonl``."""
+
+    @_spec
+    def run_finished(self, run: Path | None, status: str) -> None:
+        """Training ended: ``finished``, ``interrupted`` or ``failed``."""
+
+    @_spec
+    def artifact_written(self, path: Path) -> None:
+        """A model file was written."""
+
+
+class Hooks:
+    """The hook plugins of one run.
+
+    Args:
+        parts: Where hook plugins are looked up.
+    """
+
+    def __init__(self, parts: Registry = registry) -> None:
+        self._managers: dict[str, pluggy.PluginManager] = {}
+        for entry in parts.hooks():
+            try:
+                module = entry.load()
+            except PluginError as error:
+                warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+                continue
+            self.add(entry.location, module)
+
+    def add(self, name: str, plugin: object) -> None:
+        """Add one plugin.
+
+        Raises:
+            PluginError: It implements a hook that does not exist.
+        """
+        # One manager a plugin: within a manager, one exception stops all the others.
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(HookSpecs)
+        manager.register(plugin, name)
+        try:
+            manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            msg = f"hook plugin {name}: {error}"
+            raise PluginError(msg) from error
+        self._managers[name] = manager
+
+    def call(self, hook: str, **arguments: Any) -> None:
+        """Call one hook of every plugin."""
+        for name, manager in self._managers.items():
+            try:
+                getattr(manager.hook, hook)(**arguments)
+            except Exception as error:  # noqa: BLE001 - a stranger's failure must not end the run
+                message = f"hook {hook} of {name} failed: {type(error).__name__}: {error}"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)

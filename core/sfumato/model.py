@@ -1,0 +1,532 @@
+"""A model: six parts and what one can ask of them. There are no model classes."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+
+from sfumato.data import Contract
+from sfumato.errors import DataError, NoDensityError, SupportError
+from sfumato.interfaces import (
+    Code,
+    Context,
+    Decoder,
+    Encoder,
+    Likelihood,
+    Loss,
+    LossOut,
+    Pass,
+    Posterior,
+    Prior,
+    Scope,
+    Shape,
+)
+from sfumato.randomness import ItemNoise, fresh_seed, keyed_global
+from sfumato.spec import Spec
+
+Array = Tensor | np.ndarray[Any, Any]
+_ROWS = 1024
+_SAMPLES = 50
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The six parts of a model."""
+
+    encoder: Encoder
+    posterior: Posterior
+    prior: Prior
+    decoder: Decoder
+    likelihood: Likelihood
+    loss: Loss
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What assembly found out about a model before it was built.
+
+    Args:
+        contexts: What each kind of part is built with.
+        z_shape: ``Z``.
+        parameters: Number of trained parameters.
+        has_density: Whether the posterior is a density.
+        probed_on: ``meta``, or ``cpu`` where a part cannot run on meta tensors.
+        provenance: For each part, its distribution, version and target.
+    """
+
+    contexts: Mapping[str, Context]
+    z_shape: Shape
+    parameters: int
+    has_density: bool
+    probed_on: str
+    provenance: Mapping[str, Mapping[str, str]]
+
+
+class Model(nn.Module):
+    """An assembled model. Make one with :func:`sfumato.build`, :func:`~sfumato.train` or :func:`~sfumato.load`.
+
+    Data go in and come out in the model's space: what :attr:`contract` calls the values that the model sees.
+    Methods that evaluate (all but :meth:`encode`, :meth:`decode` and :meth:`forward`) run in evaluation mode
+    and without gradients. A ``seed`` of None is fresh, drawn from torch's global generator.
+
+    Args:
+        spec: The resolved spec.
+        contract: What the data keep to.
+        parts: The six parts.
+        plan: What assembly found out.
+    """
+
+    def __init__(self, spec: Spec, contract: Contract, parts: Parts, plan: Plan) -> None:
+        super().__init__()
+        self.spec, self.contract, self.plan = spec, contract, plan
+        self.encoder, self.posterior, self.prior = parts.encoder, parts.posterior, parts.prior
+        self.decoder, self.likelihood, self.loss = parts.decoder, parts.likelihood, parts.loss
+        self._takes_scope = {name: takes(part, 2) for name, part in self.named_children()}
+        self._prior_takes_scope = takes(parts.prior, 1)
+        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
+        self.autocast = False
+
+    _anchor: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._anchor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Its floating type."""
+        return self._anchor.dtype
+
+    # ---- what users ask ------------------------------------------------------------------------
+
+    def encode(self, x: Array, *, condition: Array | None = None, seed: int | None = None) -> Code:
+        """Infer the codes of data; gradients flow.
+
+        Args:
+            x: ``(B, *X)``.
+            condition: ``(B, C)``, for conditional models.
+            seed: Seed of the code's samples.
+
+        Returns:
+            A code: ``.mode`` ``(B, *Z)``, ``.dist`` or None, ``.rsample(k)``.
+
+        Raises:
+            DataError: ``x`` has another shape.
+        """
+        scope = self.scope(x, condition)
+        seed = fresh_seed() if seed is None else seed
+        return self.infer(replace(scope, source=self._noise(seed, "encode", 0)))
+
+    def decode(self, z: Tensor, *, condition: Array | None = None) -> Distribution:
+        """``p(x|z)`` of codes ``(N, *Z)``: batch ``(N,)``, event ``X``; gradients flow."""
+        self._check_rows(z, self.plan.z_shape, "z")
+        scope = self.scope(None, condition)
+        p_x = self.unreduced(z.to(self.device, self.dtype), scope)
+        return Independent(p_x, len(p_x.batch_shape) - 1, validate_args=False)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Array, *, condition: Array | None = None) -> Tensor:
+        """Mean of ``p(x | mode of q(z|x))``, ``(B, *X)``."""
+        with self._evaluating():
+            scope = self.scope(x, condition)
+            rows = [
+                self.unreduced(self.infer(chunk).mode, replace(chunk, x=None)).mean
+                for _, chunk in _chunks(scope, _ROWS)
+            ]
+            return torch.cat(rows)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int | None = None,
+        mode: Literal["mean", "draw"] = "mean",
+        condition: Array | None = None,
+    ) -> Tensor:
+        """Generate data, ``(n, *X)``: ``z`` from the prior, then the mean of ``p(x|z)``, or a draw from it."""
+        seed = fresh_seed() if seed is None else seed
+        with self._evaluating(), keyed_global(self.device, seed, "sample"):
+            scope = self.scope(None, condition)
+            z = self.draw_codes(n, scope)
+            stepwise = getattr(self.decoder, "sample", None)
+            if stepwise is not None:
+                made: Tensor = stepwise(z, self.likelihood, scope)
+                return made
+            rows = []
+            for start in range(0, n, _ROWS):
+                rows_of = slice(start, start + _ROWS)
+                p_x = self.unreduced(z[rows_of], _rows(scope, rows_of))
+                rows.append(p_x.mean if mode == "mean" else p_x.sample())
+            return torch.cat(rows)
+
+    @torch.no_grad()
+    def interpolate(
+        self,
+        x0: Array,
+        x1: Array,
+        *,
+        steps: int = 9,
+        path: Literal["linear", "slerp"] = "linear",
+    ) -> Tensor:
+        """Walk between the codes of two data, ``(steps, *X)``; the ends are their reconstructions.
+
+        Args:
+            x0: ``(*X)`` or ``(1, *X)``.
+            x1: Likewise.
+            steps: How many points, both ends included.
+            path: ``linear``, or ``slerp``: along the great circle, the length going linearly (Shoemake, 1985).
+        """
+        if steps < 2:  # noqa: PLR2004 - both ends
+            msg = f"steps = {steps}: an interpolation has two ends"
+            raise DataError(msg)
+        ends = torch.cat([self._one(x0), self._one(x1)])
+        with self._evaluating():
+            z0, z1 = self.infer(self.scope(ends)).mode
+            t = torch.linspace(0, 1, steps, device=z0.device, dtype=z0.dtype)
+            t = t.view(-1, *[1] * z0.dim())
+            z = torch.lerp(z0, z1, t) if path == "linear" else _slerp(z0, z1, t)
+            return self.unreduced(z, self.scope(None)).mean
+
+    @torch.no_grad()
+    def elbo(
+        self,
+        x: Array,
+        *,
+        seed: int | None = None,
+        samples: int = 1,
+        condition: Array | None = None,
+        mask: Array | None = None,
+    ) -> Tensor:
+        r"""The evidence lower bound of each item at :math:`\beta = 1`, ``(B,)`` nats.
+
+        .. math:: E_{q(z|x)}[\log p(x \mid z)] - \mathrm{KL}(q(z \mid x) \,\|\, p(z)) \le \log p(x)
+
+        The expectation is over ``samples`` draws; the divergence has its closed form where there is one.
+
+        Raises:
+            NoDensityError: The model defines no density, such as a plain autoencoder.
+            SupportError: ``x`` lies outside the support of the likelihood.
+        """
+        return self._evaluate_terms(x, seed, samples, condition, mask)["elbo"]
+
+    @torch.no_grad()
+    def terms(
+        self,
+        x: Array,
+        *,
+        seed: int | None = None,
+        samples: int = 1,
+        condition: Array | None = None,
+        mask: Array | None = None,
+    ) -> dict[str, Tensor]:
+        """The ELBO and its terms, each ``(B,)`` nats: ``reconstruction`` (of samples of ``q(z|x)``), ``kl``, ``elbo``.
+
+        A model without a density has the reconstruction alone.
+        """
+        return self._evaluate_terms(x, seed, samples, condition, mask, refuse=False)
+
+    @torch.no_grad()
+    def log_prob(
+        self,
+        x: Array,
+        *,
+        samples: int = 1000,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        condition: Array | None = None,
+        mask: Array | None = None,
+    ) -> Tensor:
+        r"""Importance-weighted estimate of :math:`\log p(x)`, ``(B,)`` nats (Burda et al., 2016).
+
+        .. math:: \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x \mid z_k)\, p(z_k)}{q(z_k \mid x)},
+                  \qquad z_k \sim q(z \mid x)
+
+        A lower bound in expectation, which rises to :math:`\log p(x)` with ``K``. Memory does not grow with
+        ``samples`` or ``B``, and the result does not depend on ``batch_size`` but for rounding.
+
+        References:
+            | Importance Weighted Autoencoders (Burda et al., 2016)
+            | https://arxiv.org/abs/1509.00519
+
+        Args:
+            x: ``(B, *X)``.
+            samples: ``K``.
+            batch_size: Rows decoded at once; never fewer than 50, or ``samples`` if that is less.
+            seed: Seed of the samples.
+            condition: ``(B, C)``, for conditional models.
+            mask: ``(B, *X)``, 0 where a value is missing.
+
+        Raises:
+            NoDensityError: The model defines no density.
+            SupportError: ``x`` lies outside the support of the likelihood.
+        """
+        self._need_density("log p(x)")
+        seed = fresh_seed() if seed is None else seed
+        scope = self.scope(x, condition, mask)
+        self.check_support(scope)
+        block = min(samples, _SAMPLES)
+        per_chunk = max(1, (batch_size or _ROWS) // block)
+        with self._evaluating():
+            return torch.cat(
+                [
+                    self._importance(chunk, samples, block, seed, first)
+                    for first, chunk in _chunks(scope, per_chunk)
+                ]
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as one ``.safetensors`` file whose header holds all that is needed to load it."""
+        from sfumato.artifact import save  # noqa: PLC0415 - artifact builds on model
+
+        save(self, path)
+
+    # ---- what training and evaluation build on --------------------------------------------------
+
+    def forward(self, scope: Scope) -> LossOut:
+        """One training pass over the scope's ``B`` items: the objective and its terms, each ``(B,)``.
+
+        Core adds the code's own terms to the objective, and reports the ELBO wherever it is defined.
+        """
+        pass_ = Pass(
+            self.infer(scope),
+            scope,
+            getattr(self.loss, "samples", 1),
+            prior=self._p_z,
+            likelihood=self.unreduced,
+        )
+        out = self.loss(pass_)
+        for name, term in pass_.q_z.aux.items():
+            out.objective = out.objective + term
+            out.terms[name] = term
+        if pass_.has_density:
+            out.terms["elbo"] = (pass_.log_px.mean(0) - pass_.kl()).detach()
+        return out
+
+    def infer(self, scope: Scope) -> Code:
+        """``q(z|x)`` of the scope's data."""
+        x = scope.x
+        if not scope.infer:
+            scope = replace(scope, infer=self._infer_from)
+        with self._casting():
+            features = self._call("encoder", x, scope)
+        if features.is_floating_point():
+            features = features.to(self.dtype)
+        code: Code = self._call("posterior", features, scope)
+        return code
+
+    def unreduced(self, z: Tensor, scope: Scope) -> Distribution:
+        """``p(x|z)`` as the likelihood returns it: batch ``(N, *X)``."""
+        parameters = self.parameters_of(z, scope)
+        p_x: Distribution = self._call("likelihood", parameters, scope)
+        return p_x
+
+    def parameters_of(self, z: Tensor, scope: Scope) -> Tensor:
+        """What the decoder returns for codes ``(N, *Z)``: ``(N, *P)``."""
+        with self._casting():
+            parameters: Tensor = self._call("decoder", z, scope)
+        # Densities are summed over many values: half precision would lose whole nats.
+        return parameters.to(self.dtype)
+
+    def draw_codes(self, n: int, scope: Scope) -> Tensor:
+        """``n`` codes from the prior, ``(n, *Z)``, from torch's global generator."""
+        p_z = self._p_z(scope)
+        drawn = p_z.sample() if p_z.batch_shape else p_z.sample(torch.Size((n,)))
+        embed = getattr(self.posterior, "embed", None)
+        return embed(drawn) if embed else drawn
+
+    def check_support(self, scope: Scope) -> None:
+        """Raise a :class:`SupportError` if values that count lie outside the support of the likelihood."""
+        if scope.x is None or not len(scope.x):
+            return
+        z = torch.zeros(1, *self.plan.z_shape, device=self.device, dtype=self.dtype)
+        one = replace(_rows(scope, slice(0, 1)), source=None)
+        support = self.unreduced(z, one).support
+        if support is None:
+            return
+        outside = ~support.check(scope.x)
+        if scope.mask is not None:
+            outside &= scope.mask.bool()
+        if bool(outside.any()):
+            item, *index = outside.nonzero()[0].tolist()
+            value = scope.x[(item, *index)].item()
+            likelihood = self.spec.model.likelihood
+            name = likelihood.type if likelihood else "?"
+            msg = f"item {item} has x{index} = {value:.6g}, outside the support of likelihood {name!r}"
+            hint = (
+                'grey values have no Bernoulli density: binarize the data ("binarize": "dynamic" or '
+                '"threshold"), or use likelihood "gaussian"'
+                if name == "bernoulli"
+                else f"see: sfumato describe {name}"
+            )
+            raise SupportError(msg, hint=hint)
+
+    # ---- inside ---------------------------------------------------------------------------------
+
+    def _call(self, kind: str, rows: Tensor | None, scope: Scope) -> Any:
+        part = getattr(self, kind)
+        return part(rows, scope) if self._takes_scope[kind] else part(rows)
+
+    def _p_z(self, scope: Scope) -> Distribution:
+        p_z: Distribution = self.prior(scope) if self._prior_takes_scope else self.prior()  # type: ignore[call-arg]
+        return p_z
+
+    def _infer_from(self, x: Tensor) -> Code:
+        return self.infer(Scope(x))
+
+    def _casting(self) -> AbstractContextManager[object]:
+        if not self.autocast:
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        training = self.training
+        if training:
+            self.eval()
+        try:
+            yield
+        finally:
+            if training:
+                self.train()
+
+    def _noise(self, seed: int, purpose: str, first: int, block: int = 0) -> ItemNoise:
+        return ItemNoise(self.device, self.dtype, seed, purpose, first, block=block)
+
+    def scope(
+        self, x: Array | None = None, condition: Array | None = None, mask: Array | None = None
+    ) -> Scope:
+        """The scope of some data, on the model's device and in its type, with their shapes checked."""
+        wanted = self.contract.condition_dim
+        if wanted and condition is None:
+            msg = f"the model is conditional and needs condition of shape (B, {wanted})"
+            raise DataError(msg)
+        tokens = self.contract.support == "token"
+        step = torch.zeros((), dtype=torch.long, device=self.device)
+        return Scope(
+            None if x is None else self._rows(x, self.contract.shape, "x", integers=tokens),
+            None if condition is None else self._rows(condition, (wanted,), "condition"),
+            None if mask is None else self._rows(mask, self.contract.shape, "mask"),
+            step,
+            infer=self._infer_from,
+        )
+
+    def _rows(self, rows: Array, shape: Shape, name: str, *, integers: bool = False) -> Tensor:
+        tensor = torch.as_tensor(rows)
+        self._check_rows(tensor, shape, name)
+        return tensor.to(self.device, torch.long if integers else self.dtype)
+
+    @staticmethod
+    def _check_rows(rows: Tensor, shape: Shape, name: str) -> None:
+        if tuple(rows.shape[1:]) != shape or rows.dim() != len(shape) + 1:
+            wanted = ", ".join(map(str, shape))
+            msg = f"{name} has shape {tuple(rows.shape)}; the model takes (B, {wanted})"
+            raise DataError(msg, hint=f"one item needs a batch axis too: {name}[None]")
+
+    def _one(self, x: Array) -> Tensor:
+        tensor = torch.as_tensor(x)
+        if tensor.dim() == len(self.contract.shape):
+            tensor = tensor[None]
+        if len(tensor) != 1:
+            msg = f"an end of an interpolation is one datum, and this has shape {tuple(tensor.shape)}"
+            raise DataError(msg)
+        return tensor
+
+    def _need_density(self, what: str) -> None:
+        if not self.plan.has_density:
+            msg = f"{what} is not defined: posterior {self.spec.model.posterior.type!r} has no density"
+            raise NoDensityError(
+                msg, hint='use family "vae", or compare reconstructions (Model.terms) instead'
+            )
+
+    def _evaluate_terms(
+        self,
+        x: Array,
+        seed: int | None,
+        samples: int,
+        condition: Array | None,
+        mask: Array | None,
+        *,
+        refuse: bool = True,
+    ) -> dict[str, Tensor]:
+        if refuse:
+            self._need_density("the ELBO")
+        seed = fresh_seed() if seed is None else seed
+        scope = self.scope(x, condition, mask)
+        self.check_support(scope)
+        found: list[dict[str, Tensor]] = []
+        with self._evaluating():
+            for first, chunk in _chunks(scope, max(1, _ROWS // samples)):
+                with keyed_global(self.device, seed, "elbo", first):
+                    pass_ = self._pass(chunk, samples, self._noise(seed, "elbo", first))
+                    terms = {"reconstruction": -pass_.log_px.mean(0)}
+                    if pass_.has_density:
+                        terms["kl"] = pass_.kl()
+                        terms["elbo"] = -terms["reconstruction"] - terms["kl"]
+                found.append(terms)
+        return {name: torch.cat([terms[name] for terms in found]) for name in found[0]}
+
+    def _pass(self, scope: Scope, samples: int, source: ItemNoise) -> Pass:
+        scope = replace(scope, source=source)
+        return Pass(
+            self.infer(scope), scope, samples, prior=self._p_z, likelihood=self.unreduced
+        )
+
+    def _importance(self, scope: Scope, samples: int, block: int, seed: int, first: int) -> Tensor:
+        """Streaming log-mean-exp over blocks of samples; every block has its own keyed noise."""
+        total: Tensor | None = None
+        for number, start in enumerate(range(0, samples, block)):
+            k = min(block, samples - start)
+            with keyed_global(self.device, seed, "log_prob", first, number):
+                pass_ = self._pass(scope, k, self._noise(seed, "log_prob", first, number))
+                weights = pass_.log_px + pass_.log_p - pass_.log_q
+            part = weights.logsumexp(0)
+            total = part if total is None else torch.logaddexp(total, part)
+        if total is None:
+            msg = f"samples = {samples}: an estimate needs at least one"
+            raise DataError(msg)
+        return total - math.log(samples)
+
+
+def takes(part: nn.Module, arguments: int) -> bool:
+    """Whether a part's ``forward`` takes so many positional arguments: a part may take fewer than offered."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(part.forward).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return True
+    return sum(p.kind in positional for p in parameters) >= arguments
+
+
+def _rows(scope: Scope, rows: slice) -> Scope:
+    cut = {n: getattr(scope, n) for n in ("x", "condition", "mask")}
+    return replace(scope, **{n: None if t is None else t[rows] for n, t in cut.items()})
+
+
+def _chunks(scope: Scope, rows: int) -> Iterator[tuple[int, Scope]]:
+    """The scope in runs of so many items, each with the index of its first."""
+    count = 0 if scope.x is None else len(scope.x)
+    for first in range(0, count, rows):
+        yield first, _rows(scope, slice(first, first + rows))
+
+
+def _slerp(z0: Tensor, z1: Tensor, t: Tensor) -> Tensor:
+    length0, length1 = z0.norm(), z1.norm()
+    angle = torch.acos(((z0 * z1).sum() / (length0 * length1)).clamp(-1, 1))
+    if not torch.isfinite(angle) or torch.sin(angle) < 1e-4:  # noqa: PLR2004 - no plane is defined
+        return torch.lerp(z0, z1, t)
+    direction = (
+        torch.sin((1 - t) * angle) * (z0 / length0) + torch.sin(t * angle) * (z1 / length1)
+    ) / torch.sin(angle)
+    return direction * torch.lerp(length0, length1, t)
+

@@ -1,0 +1,194 @@
+"""Finding parts. A part is an entry point of group ``sfumato.<kind>``; none is imported until it is named.
+
+Importing this module imports neither torch nor pydantic nor any plugin.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from sfumato.errors import PluginError, SfumatoError, UnknownPartError
+
+PROJECT = "sfumato"
+PARTS = ("encoder", "posterior", "prior", "decoder", "likelihood", "loss")
+KINDS = (*PARTS, "family", "data", "metric", "report")
+
+Target = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One installed part.
+
+    Args:
+        kind: What it is, one of :data:`KINDS`.
+        name: Its name in specs.
+        target: ``module:attribute``, or the object itself if it was registered by hand.
+        distribution: The distribution that provides it; ``local`` if registered by hand.
+        version: That distribution's version.
+    """
+
+    kind: str
+    name: str
+    target: str | Target
+    distribution: str = "local"
+    version: str = "0"
+
+    @property
+    def reference(self) -> str:
+        """How a saved spec names it: the bare name if first-party, else ``distribution:name``."""
+        return self.name if self.distribution == PROJECT else f"{self.distribution}:{self.name}"
+
+    @property
+    def location(self) -> str:
+        """``module:attribute`` of the target."""
+        if isinstance(self.target, str):
+            return self.target
+        return f"{self.target.__module__}:{getattr(self.target, '__qualname__', '?')}"
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Distribution, version and target, for artifacts."""
+        return {
+            "distribution": self.distribution,
+            "version": self.version,
+            "target": self.location,
+        }
+
+    def load(self) -> Target:
+        """Import the target.
+
+        Raises:
+            PluginError: The plugin fails to import, or has no such attribute.
+        """
+        if not isinstance(self.target, str):
+            return self.target
+        module, _, attributes = self.target.partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+            for attribute in filter(None, attributes.split(".")):
+                found = getattr(found, attribute)
+        except Exception as error:
+            msg = (
+                f"{self.kind} {self.name!r} of {self.distribution} {self.version} fails to import: "
+                f"{type(error).__name__}: {error}"
+            )
+            raise PluginError(msg, hint="ask its author, or reinstall it") from error
+        if not callable(found) and self.kind != "hooks":
+            msg = f"{self.kind} {self.name!r} of {self.distribution}: {self.target} is not callable"
+            raise PluginError(msg)
+        return found  # type: ignore[no-any-return]  # an Any that was just found callable
+
+
+class Registry:
+    """The parts that are installed and allowed.
+
+    Args:
+        allow: ``all``, ``none`` or distributions separated by commas; ``SFUMATO_PLUGINS`` by default. First-party
+            parts are always allowed. What is not allowed is never imported.
+    """
+
+    def __init__(self, allow: str | None = None) -> None:
+        self._allow = allow if allow is not None else os.environ.get("SFUMATO_PLUGINS", "all")
+        self._installed: tuple[Entry, ...] | None = None
+        self._local: dict[tuple[str, str], Entry] = {}
+
+    def __iter__(self) -> Iterator[Entry]:
+        if self._installed is None:
+            self._installed = tuple(self._scan(lambda group: group in _GROUPS))
+        yield from self._installed
+        yield from self._local.values()
+
+    def hooks(self) -> Iterator[Entry]:
+        """Entry points of group ``sfumato.hooks``."""
+        return self._scan(lambda group: group == f"{PROJECT}.hooks")
+
+    def of_kind(self, kind: str) -> list[Entry]:
+        """The parts of one kind, by name."""
+        return sorted((e for e in self if e.kind == kind), key=lambda e: (e.name, e.distribution))
+
+    def register(self, kind: str, name: str, target: Target) -> None:
+        """Add a part for this process, as notebooks do; the same name again replaces it.
+
+        Raises:
+            UnknownPartError: The kind does not exist, or the name is a first-party one.
+        """
+        if kind not in KINDS:
+            msg = f"unknown kind {kind!r}"
+            raise UnknownPartError(msg, hint=f"kinds: {', '.join(KINDS)}")
+        if any(e.distribution == PROJECT and e.name == name for e in self.of_kind(kind)):
+            msg = f"{kind} {name!r} is part of sfumato and cannot be replaced"
+            raise UnknownPartError(msg, hint="register it under another name")
+        self._local[kind, name] = Entry(kind, name, target)
+
+    def get(self, kind: str, reference: str) -> Entry:
+        """The part that ``name`` or ``distribution:name`` stands for.
+
+        Raises:
+            UnknownPartError: No such part, or several distributions provide the name.
+        """
+        distribution, _, name = reference.rpartition(":")
+        wanted = _normalized(distribution)
+        of_kind = self.of_kind(kind)
+        found = [
+            e
+            for e in of_kind
+            if e.name == name and wanted in ("", _normalized(e.distribution))
+        ]
+        # A first-party name means the first-party part, whoever else claims it.
+        found = [e for e in found if e.distribution == PROJECT] or found
+        if not found:
+            raise self._unknown(kind, reference, sorted({e.name for e in of_kind}))
+        if len(found) > 1:
+            msg = f"{kind} {name!r} is provided by several plugins"
+            raise UnknownPartError(msg, hint=f"write one of {', '.join(e.reference for e in found)}")
+        return found[0]
+
+    @staticmethod
+    def _unknown(kind: str, reference: str, names: list[str]) -> SfumatoError:
+        near = difflib.get_close_matches(reference, names, 1)
+        guess = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(names) or 'none'}"
+        return UnknownPartError(
+            f'unknown {kind} "{reference}"', hint=f"{guess}  see: sfumato list {kind}"
+        )
+
+    def _allowed(self, distribution: str) -> bool:
+        if distribution == PROJECT or self._allow == "all":
+            return True
+        return distribution in {_normalized(d) for d in self._allow.split(",")}
+
+    def _scan(self, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        # One pass over the distributions: entry_points(group=...) would read them all once a group.
+        seen: set[str] = set()
+        for distribution in metadata.distributions():
+            name = _normalized(distribution.metadata["Name"] or "")
+            if name in seen or not self._allowed(name):
+                continue
+            seen.add(name)  # the first on the path is the one that imports
+            for point in distribution.entry_points:
+                if wanted(point.group):
+                    kind = point.group.removeprefix(f"{PROJECT}.")
+                    yield Entry(kind, point.name, point.value, name, distribution.version)
+
+
+_GROUPS = frozenset(f"{PROJECT}.{kind}" for kind in KINDS)
+
+
+def _normalized(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+registry = Registry()
+"""The registry that everything uses unless it is given another."""
+
+
+def register(kind: str, name: str, target: Target) -> None:
+    """Add a part to :data:`registry` for this process; see :meth:`Registry.register`."""
+    registry.register(kind, name, target)

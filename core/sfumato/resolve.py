@@ -1,0 +1,301 @@
+"""From text to a resolved spec: strict JSON, overrides, family, parts, defaults. All problems at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from sfumato.data import Contract
+from sfumato.errors import Problem, SfumatoError, SpecError, UnknownPartError
+from sfumato.optimisation import OPTIMIZERS, SCHEDULES
+from sfumato.options import Part, arguments, config_model, nested_options, spelled_out
+from sfumato.registry import PARTS, Entry, Registry, registry
+from sfumato.spec import FORMAT, ModelSpec, Spec, TrainingSpec
+from sfumato.strict_json import Place, dumps, loads, normalized, pointer
+
+TOP = ("$schema", "format", "data", "model", "training")
+Raw = dict[str, Any]
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_spec(
+    source: Spec | Mapping[str, Any] | str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    parts: Registry = registry,
+) -> Spec:
+    """Read, complete and check a spec.
+
+    Args:
+        source: Path of a JSON file, or its content as a mapping, or a spec.
+        overrides: ``"training.epochs=5"``: a dotted path and a JSON value (text that is not JSON is a string).
+        parts: Where parts are looked up.
+
+    Returns:
+        The resolved spec: family expanded, defaults written down.
+
+    Raises:
+        SpecError: Everything that is wrong, each with its JSON pointer and place.
+
+    Example:
+        >>> spec = load_spec({"model": {"family": "vae"}}, ["model.latent_dim=2"])
+        >>> spec.model.latent_dim, spec.model.posterior.type, spec.training.epochs
+        (2, 'gaussian', 100)
+    """
+    raw, place, base = _read(source)
+    for override in overrides:
+        raw = _overridden(raw, override)
+    return _Resolver(parts, place).resolve(raw, base)
+
+
+def bind(spec: Spec, contract: Contract, parts: Registry = registry) -> Spec:
+    """The spec with its likelihood chosen by the data's support, where it names none."""
+    if spec.model.likelihood is not None:
+        return spec
+    if contract.support == "binary":
+        name = "bernoulli"
+    elif contract.support in ("real", "unit"):
+        name = "gaussian"
+    else:
+        message = f"no likelihood is named, and {contract.support} data have no default one"
+        raise SpecError([Problem("K204", "/model/likelihood", message)])
+    config = config_model(parts.get("likelihood", name)).model_validate({"type": name})
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"likelihood": config})})
+
+
+def merge(base: Any, top: Any) -> Any:
+    """A merge patch, but a new ``type`` replaces the part whole: no stale options of the old one."""
+    if not isinstance(top, dict):
+        return top
+    base = spelled_out(base)
+    if not isinstance(base, dict) or ("type" in top and top["type"] != base.get("type")):
+        return top
+    return {**base, **{k: merge(base.get(k), v) for k, v in top.items()}}
+
+
+def _read(source: Any) -> tuple[Raw, Place, Path]:
+    if isinstance(source, Spec):
+        return source.to_json(), lambda _: None, source.base
+    if isinstance(source, Mapping):
+        try:
+            text = json.dumps(dict(source), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise SpecError([Problem("K101", "", f"not JSON data: {error}")]) from None
+        value, place, base = loads(text)[0], (lambda _: None), Path()
+    elif isinstance(source, str | os.PathLike):
+        path = Path(source)
+        value, place = loads(_text(path), str(path))
+        base = path.parent
+    else:
+        message = f"a spec is a path or a mapping, not {type(source).__name__}"
+        raise SpecError([Problem("K202", "", message)])
+    if not isinstance(value, dict):
+        raise SpecError([Problem("K202", "", "a spec is a JSON object", where=place(""))])
+    return value, place, base
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 text: {error.reason} at byte {error.start}"
+        raise SpecError([Problem("K101", "", message, where=str(path))]) from None
+    except OSError as error:
+        hint = "write one with: sfumato init vae -o vae.json"
+        problem = Problem("K104", "", (error.strerror or "unreadable").lower(), hint, str(path))
+        raise SpecError([problem]) from None
+
+
+def _overridden(raw: Raw, override: str) -> Raw:
+    path, equals, text = override.partition("=")
+    if not equals or not all(path.split(".")):
+        message = f"override {override!r} is not of the form path=value"
+        raise SpecError([Problem("K105", "", message, "for example training.epochs=5")])
+    try:
+        value = loads(text)[0]
+    except SpecError:
+        if text[:1] in ('{', '[', '"'):
+            raise
+        value = text
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return dict(merge(raw, value))
+
+
+class _Resolver:
+    """One resolution; collects problems instead of stopping at the first."""
+
+    def __init__(self, parts: Registry, place: Place) -> None:
+        self._parts, self._place = parts, place
+        self._problems: list[Problem] = []
+
+    def resolve(self, raw: Raw, base: Path) -> Spec:
+        self._closed(raw, TOP, "")
+        if raw.get("format", FORMAT) != FORMAT:
+            self._add("K206", "/format", f"format {raw['format']!r} is not {FORMAT}, the one known")
+        data = self._part("data", raw["data"], "/data") if raw.get("data") is not None else None
+        model = self._model(self._object(raw, "model"))
+        training = self._training(self._object(raw, "training"))
+        if self._problems or model is None or training is None:
+            raise SpecError(self._problems)
+        return Spec(data=data, model=model, training=training, base=base)
+
+    def _model(self, raw: Raw) -> ModelSpec | None:
+        self._closed(raw, ("family", *ModelSpec.model_fields), "/model")
+        given = {k: v for k, v in raw.items() if k != "family"}
+        defaults: Raw = {"encoder": {"type": "mlp"}, "decoder": {"type": "mlp"}}
+        family, known = raw.get("family"), True
+        if family is not None:
+            expanded = self._family(family)
+            known = expanded is not None
+            defaults = merge(defaults, expanded or {})
+        complete = merge(defaults, given)
+        made: Raw = {}
+        for kind in PARTS:
+            if complete.get(kind) is not None:
+                made[kind] = self._part(kind, complete[kind], f"/model/{kind}")
+            elif kind != "likelihood" and known:
+                hint = f'add "family": "vae", or name it; see: sfumato list {kind}'
+                self._add("K204", f"/model/{kind}", f"the {kind} is missing", hint)
+        rest = {k: v for k, v in complete.items() if k in ModelSpec.model_fields and k not in PARTS}
+        return self._filled(ModelSpec, rest, made, "/model")
+
+    def _family(self, raw: Any) -> Raw | None:
+        config = self._part("family", raw, "/model/family")
+        if config is None:
+            return None
+        entry = self._parts.get("family", config.type)
+        return dict(entry.load()(**arguments(config)))
+
+    def _training(self, raw: Raw) -> TrainingSpec | None:
+        self._closed(raw, TrainingSpec.model_fields, "/training")
+        made: Raw = {}
+        chosen = merge({"type": "adam"}, raw.get("optimizer", {}))
+        made["optimizer"] = self._local(OPTIMIZERS, chosen, "optimizer")
+        if raw.get("schedule") is not None:
+            made["schedule"] = self._local(SCHEDULES, raw["schedule"], "schedule")
+        rest = {k: v for k, v in raw.items() if k in TrainingSpec.model_fields and k not in made}
+        return self._filled(TrainingSpec, rest, made, "/training")
+
+    def _local(self, table: Mapping[str, Entry], raw: Any, kind: str) -> Part | None:
+        return self._part(kind, raw, f"/training/{kind}", table)
+
+    def _part(
+        self, kind: str, raw: Any, at: str, table: Mapping[str, Entry] | None = None
+    ) -> Part | None:
+        raw = spelled_out(raw)
+        if not isinstance(raw, dict) or not isinstance(raw.get("type"), str):
+            named = isinstance(raw, dict) and "type" in raw
+            message = f"the {kind} is a name, or an object with a text as its type"
+            self._add("K202", f"{at}/type" if named else at, message)
+            return None
+        try:
+            entry = self._entry(kind, raw["type"], table)
+            model, nested = config_model(entry), nested_options(entry)
+        except SfumatoError as error:
+            at_type = f"{at}/type" if self._place(f"{at}/type") or not self._place(at) else at
+            self._add(error.code, at_type, error.message, error.hint)
+            return None
+        config = self._validated(model, {**raw, "type": entry.reference}, at)
+        for name, inner in nested.items():
+            value = raw.get(name, getattr(config, name, None))
+            if value is not None:
+                inner_raw = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+                part = self._part(inner, inner_raw, pointer(at, name))
+                config = config.model_copy(update={name: part}) if config else None
+        return config
+
+    def _entry(self, kind: str, name: str, table: Mapping[str, Entry] | None) -> Entry:
+        if table is None:
+            return self._parts.get(kind, name)
+        if name not in table:
+            near = difflib.get_close_matches(name, table, 1)
+            hint = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(table)}"
+            msg = f'unknown {kind} "{name}"'
+            raise UnknownPartError(msg, hint=hint)
+        return table[name]
+
+    def _validated(self, model: type[Part], raw: Raw, at: str) -> Part | None:
+        try:
+            return model.model_validate_json(dumps(normalized(raw)))
+        except ValidationError as error:
+            self._explain(error, raw, at, [n for n in model.model_fields if n != "type"])
+            return None
+
+    def _filled(self, model: type[M], rest: Raw, made: Raw, at: str) -> M | None:
+        """Validate what is plain JSON, and add the parts that are already checked."""
+        try:
+            return model.model_validate({**rest, **made})
+        except ValidationError as error:
+            self._explain(error, rest, at, list(model.model_fields), skip=tuple(made))
+            return None
+
+    def _object(self, raw: Raw, name: str) -> Raw:
+        value = raw.get(name, {})
+        if isinstance(value, dict):
+            return value
+        self._add("K202", f"/{name}", f"{name} should be an object")
+        return {}
+
+    def _closed(self, raw: Raw, known: Iterable[str], at: str) -> None:
+        known = list(known)
+        for name in raw:
+            if name not in known:
+                self._unknown_key(name, known, at)
+
+    def _unknown_key(self, name: str, known: list[str], at: str) -> None:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(known) or 'none'}"
+        self._add("K201", pointer(at, name), f'unknown key "{name}"', hint)
+
+    def _explain(
+        self, error: ValidationError, raw: Raw, at: str, known: list[str], skip: tuple[str, ...] = ()
+    ) -> None:
+        """Turn pydantic's list into problems: one a place, alternatives of a union joined."""
+        said: dict[str, list[str]] = {}
+        for item in error.errors(include_url=False):
+            location = item["loc"]
+            if location and location[0] in skip:
+                continue
+            if item["type"] == "extra_forbidden":
+                self._unknown_key(str(location[-1]), known, at)
+                continue
+            path, value = _navigate(raw, location, at)
+            message = item["msg"].replace("Input should", "should").removeprefix("Value error, ")
+            if item["type"] == "missing":
+                path, message = pointer(path, location[-1]), "is missing"
+            elif item["type"] != "value_error":
+                message += f", got {_shown(value)}"
+            said.setdefault(path, []).append(message)
+        for path, messages in said.items():
+            heads = [m.split(", got ")[0] for m in messages[:-1]]
+            self._add("K202", path, " or ".join(dict.fromkeys([*heads, messages[-1]])))
+
+    def _add(self, code: str, at: str, message: str, hint: str | None = None) -> None:
+        where = self._place(at)
+        parent = at
+        while where is None and parent:
+            parent = parent.rpartition("/")[0]
+            where = self._place(parent)
+        self._problems.append(Problem(code, at, message, hint, where))
+
+
+def _navigate(raw: Any, location: tuple[int | str, ...], at: str) -> tuple[str, Any]:
+    """Follow a pydantic location as far as it exists in ``raw``: it also holds names of union members."""
+    for step in location:
+        if isinstance(raw, dict) and step in raw:
+            raw, at = raw[step], pointer(at, step)
+        elif isinstance(raw, list) and isinstance(step, int) and step < len(raw):
+            raw, at = raw[step], pointer(at, step)
+    return at, raw
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004 - a line's worth

@@ -1,0 +1,167 @@
+"""A run, and the folder it is kept in.
+
+::
+
+    run/  spec.json          the resolved spec
+          run.json           status, versions, command, timings, device
+          metrics.jsonl      one line an epoch
+          model.safetensors  the weights that were kept, with a header that suffices to load them
+          checkpoints/       last and best
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfumato.artifact import WEIGHTS
+from sfumato.artifact import save as save_model
+from sfumato.data import Splits
+from sfumato.errors import ArtifactError, SpecError
+from sfumato.files import append_line, make_folder, write_json
+from sfumato.model import Model
+from sfumato.resolve import load_spec
+from sfumato.spec import Spec
+from sfumato.strict_json import loads
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Args:
+        model: The weights that were kept, in evaluation mode.
+        metrics: One mapping an epoch: ``epoch``, ``step``, ``seconds``, ``lr``, ``train`` and ``valid``
+            (``{term: nats per item}``) and ``parts`` (what parts report).
+        path: The run folder, or None.
+        kept_epoch: The epoch whose weights were kept.
+        seconds: Training time, validation included.
+        warnings: What parts want said about their state.
+    """
+
+    model: Model
+    metrics: tuple[Json, ...]
+    path: Path | None
+    kept_epoch: int
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+class RunFolder:
+    """Writes a run folder, file by file, each whole or not at all.
+
+    Args:
+        path: The folder; None writes nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._about: Json = {}
+        self._saved = time.monotonic()
+
+    def start(self, spec: Spec, model: Model, splits: Splits) -> None:
+        """Make the folder and say what is about to run."""
+        if self.path is None:
+            return
+        make_folder(self.path / "checkpoints")
+        for stale in (self.path / "metrics.jsonl", self.path / WEIGHTS):
+            stale.unlink(missing_ok=True)
+        write_json(self.path / "spec.json", spec.to_json())
+        self._about = {
+            "format": 1,
+            "status": "running",
+            "spec_hash": spec.hash,
+            "parameters": model.plan.parameters,
+            "provenance": {k: dict(v) for k, v in model.plan.provenance.items()},
+            "data": {
+                "contract": splits.contract.model_dump(mode="json"),
+                "counts": {name: len(split) for name, split in splits.named()},
+                "base": os.fspath(spec.base.resolve()),
+            },
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "environment": environment(model.device),
+        }
+        self._write()
+
+    def epoch(self, line: Json) -> None:
+        """Add a line to ``metrics.jsonl``."""
+        if self.path is not None:
+            append_line(self.path / "metrics.jsonl", line)
+
+    def due(self, every: float = 30.0) -> bool:
+        """Whether checkpoints were last written longer ago than so many seconds."""
+        return self.path is not None and time.monotonic() - self._saved > every
+
+    def checkpoint(self, name: str, model: Model) -> None:
+        """Write ``checkpoints/NAME.safetensors``."""
+        if self.path is not None:
+            save_model(model, self.path / "checkpoints" / f"{name}.safetensors")
+            self._saved = time.monotonic()
+
+    def finish(self, status: str, **facts: Any) -> None:
+        """Say how the run ended."""
+        if self.path is not None and self._about:
+            self._about |= {"status": status, **facts}
+            self._write()
+
+    def result(self, model: Model) -> None:
+        """Write the weights that were kept."""
+        if self.path is not None:
+            save_model(model, self.path / WEIGHTS)
+
+    def _write(self) -> None:
+        if self.path is not None:
+            write_json(self.path / "run.json", self._about)
+
+
+def environment(device: torch.device) -> Json:
+    """Versions, platform, device and threads: what a figure may depend on besides its spec."""
+    from sfumato import __version__  # noqa: PLC0415 - read when it is needed
+
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return {
+        "sfumato": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": named,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def command_line() -> str:
+    """The command that this process was started with, ready to paste."""
+    name = Path(sys.argv[0]).name if sys.argv else "python"
+    return shlex.join(["sfumato", *sys.argv[1:]]) if name == "sfumato" else "python"
+
+
+def read_run(path: str | os.PathLike[str]) -> tuple[Spec, Mapping[str, Any]]:
+    """The resolved spec of a run folder, with data paths where they were, and its ``run.json``.
+
+    Raises:
+        ArtifactError: Not a run folder, or damaged.
+    """
+    folder = Path(path)
+    if not (folder / "spec.json").is_file() or not (folder / "run.json").is_file():
+        msg = f"{folder} is not a run folder: it lacks spec.json or run.json"
+        raise ArtifactError(msg, hint="make one with: sfumato train SPEC --out RUN")
+    try:
+        about = loads((folder / "run.json").read_text(encoding="utf-8"), str(folder / "run.json"))[0]
+        base = Path(about["data"]["base"])
+        spec = load_spec(folder / "spec.json")
+    except (SpecError, KeyError, TypeError, UnicodeDecodeError) as error:
+        msg = f"the run folder {folder} is damaged: {error}"
+        raise ArtifactError(msg) from error
+    return spec.model_copy(update={"base": base}), about

@@ -1,0 +1,110 @@
+"""Specs as frozen objects. Resolved means: every part named, every default written down."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+
+from sfumato.options import Part
+from sfumato.strict_json import dumps
+
+FORMAT = 1
+DEFAULT_EPOCHS = 100
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ModelSpec(_Frozen):
+    """Which parts a model is made of.
+
+    Args:
+        latent_dim: Latent dimensions.
+        encoder: Features of a datum.
+        posterior: Code of its features.
+        prior: Density over codes.
+        decoder: Parameters of the likelihood of a code.
+        likelihood: Density of a datum; None until the data's support chooses it.
+        loss: What is minimised.
+    """
+
+    latent_dim: Annotated[int, Field(ge=1, le=65536)] = 16
+    encoder: SerializeAsAny[Part]
+    posterior: SerializeAsAny[Part]
+    prior: SerializeAsAny[Part]
+    decoder: SerializeAsAny[Part]
+    likelihood: SerializeAsAny[Part] | None = None
+    loss: SerializeAsAny[Part]
+
+
+class TrainingSpec(_Frozen):
+    """How a model is trained.
+
+    Args:
+        epochs: Passes over the training items; 100 if neither this nor ``steps`` is given.
+        steps: Optimiser steps, instead of epochs.
+        batch_size: Items a step; a last smaller batch is used too.
+        optimizer: ``adam``, ``adamw`` or ``sgd`` with torch's options.
+        schedule: Learning-rate schedule, or None.
+        clip_norm: Greatest norm of the gradient, or None.
+        patience: Stop after so many epochs without a better validation objective, or None.
+        keep: Which weights are the result: of the ``best`` epoch by validation objective, or of the ``last``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        precision: ``float32``, ``float64`` or ``bf16`` (autocast; weights stay float32).
+        seed: Seed of weights, order and noise.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    optimizer: SerializeAsAny[Part]
+    schedule: SerializeAsAny[Part] | None = None
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
+    keep: Literal["best", "last"] = "best"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
+    precision: Literal["float32", "float64", "bf16"] = "float32"
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            lengths = [k for k in ("epochs", "steps") if given.get(k) is not None]
+            if len(lengths) > 1:
+                msg = "epochs and steps are both given; set one of them to null"
+                raise ValueError(msg)
+            if not lengths:
+                return {**given, "epochs": DEFAULT_EPOCHS}
+        return given
+
+
+class Spec(_Frozen):
+    """A resolved spec.
+
+    Args:
+        format: Version of the spec language.
+        data: Where the data come from; None if they are handed over.
+        model: The parts.
+        training: How they are trained.
+        base: Folder that relative paths are relative to; not part of the spec's identity.
+    """
+
+    format: Literal[1] = FORMAT
+    data: SerializeAsAny[Part] | None = None
+    model: ModelSpec
+    training: TrainingSpec
+    base: Path = Field(default=Path(), exclude=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as JSON data."""
+        return self.model_dump(mode="json")
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON: equal for equal specs, whatever their order or spelling."""
+        return hashlib.sha256(dumps(self.to_json()).encode()).hexdigest()

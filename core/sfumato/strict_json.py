@@ -1,0 +1,171 @@
+"""JSON without its ambiguities, and with positions.
+
+Refused: duplicate keys, NaN and Infinity, nesting deeper than 32, texts over 1 MiB. Integral floats become
+integers, so that ``64`` and ``64.0`` mean one thing and hash to one thing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from json.decoder import scanstring  # type: ignore[attr-defined]  # missing from typeshed
+from typing import Any
+
+from sfumato.errors import Problem, SpecError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+_EXACT = 2**53
+_SPACE = re.compile(r"[ \t\r\n]*")
+_SCALAR = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null")
+
+Place = Callable[[str], str | None]
+
+
+def loads(text: str, source: str | None = None) -> tuple[Any, Place]:
+    """Parse ``text``.
+
+    Args:
+        text: JSON.
+        source: What to call it in errors, such as a file name.
+
+    Returns:
+        The value, and a function from a JSON pointer in it to its place, ``source:line:column``.
+
+    Raises:
+        SpecError: Not JSON, or ambiguous; the problem says where.
+    """
+    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+        raise SpecError([Problem("K101", "", f"larger than {MAX_BYTES:,} bytes", where=source)])
+    reader = _Reader(text, source)
+    value = reader.document()
+    return value, reader.find
+
+
+def dumps(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def normalized(value: Any) -> Any:
+    """``value`` with integral floats as integers, all the way down."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return int(value)
+    if isinstance(value, dict):
+        return {k: normalized(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [normalized(v) for v in value]
+    return value
+
+
+def pointer(parent: str, name: str | int) -> str:
+    """The JSON pointer (RFC 6901) of a member."""
+    return f"{parent}/{str(name).replace('~', '~0').replace('/', '~1')}"
+
+
+class _Reader:
+    """A recursive descent over the text that remembers where each value starts."""
+
+    def __init__(self, text: str, source: str | None) -> None:
+        self._text, self._source, self._at = text, source, 0
+        self.positions: dict[str, int] = {}
+
+    def find(self, here: str) -> str | None:
+        return self.place(self.positions[here]) if here in self.positions else None
+
+    def place(self, at: int) -> str:
+        line = self._text.count("\n", 0, at) + 1
+        column = at - (self._text.rfind("\n", 0, at) + 1) + 1
+        return f"{self._source or '<spec>'}:{line}:{column}"
+
+    def document(self) -> Any:
+        value = self._value("", 0)
+        self._skip()
+        if self._at < len(self._text):
+            raise self._problem("K101", "", "something follows the end of the JSON value")
+        return value
+
+    def _problem(self, code: str, at: str, message: str, offset: int | None = None) -> SpecError:
+        where = self.place(self._at if offset is None else offset)
+        return SpecError([Problem(code, at, message, where=where)])
+
+    def _skip(self) -> str:
+        """Move over white space; the character there, empty at the end."""
+        match = _SPACE.match(self._text, self._at)
+        self._at = match.end() if match else self._at
+        return self._text[self._at : self._at + 1]
+
+    def _value(self, here: str, depth: int) -> Any:
+        start = self._skip()
+        self.positions[here] = self._at
+        if start in ("{", "["):
+            if depth == MAX_DEPTH:
+                raise self._problem("K103", here, f"nested deeper than {MAX_DEPTH} levels")
+            return self._object(here, depth) if start == "{" else self._array(here, depth)
+        if start == '"':
+            return self._string(here)
+        return self._scalar(here)
+
+    def _string(self, here: str) -> str:
+        begin = self._at
+        try:
+            value, self._at = scanstring(self._text, begin + 1, True)  # noqa: FBT003 - positional only
+        except json.JSONDecodeError as error:
+            raise self._problem("K101", here, error.msg, error.pos) from None
+        return str(value)
+
+    def _scalar(self, here: str) -> Any:
+        match = _SCALAR.match(self._text, self._at)
+        if not match:
+            word = re.match(r"[-\w.+]*", self._text[self._at :])
+            shown = word.group() if word and word.group() else self._text[self._at : self._at + 1]
+            found = f"{shown!r} is not JSON" if shown else "the text ends where a value should be"
+            raise self._problem("K101", here, found)
+        self._at = match.end()
+        try:
+            value = json.loads(match.group())
+        except ValueError:  # more digits than Python converts
+            raise self._problem("K101", here, "a number with too many digits") from None
+        if value in (float("inf"), float("-inf")):
+            raise self._problem("K101", here, f"{match.group()} is too large for a number")
+        return normalized(value)
+
+    def _object(self, here: str, depth: int) -> dict[str, Any]:
+        members: dict[str, Any] = {}
+        self._at += 1
+        if self._skip() == "}":
+            self._at += 1
+            return members
+        while True:
+            if self._skip() != '"':
+                raise self._problem("K101", here, "a key in double quotes should stand here")
+            begin = self._at
+            name = self._string(here)
+            if name in members:
+                raise self._problem("K102", pointer(here, name), f"duplicate key {name!r}", begin)
+            if self._skip() != ":":
+                raise self._problem("K101", here, "a colon should stand here")
+            self._at += 1
+            members[name] = self._value(pointer(here, name), depth + 1)
+            if self._separator(here, "}"):
+                return members
+
+    def _array(self, here: str, depth: int) -> list[Any]:
+        items: list[Any] = []
+        self._at += 1
+        if self._skip() == "]":
+            self._at += 1
+            return items
+        while True:
+            items.append(self._value(pointer(here, len(items)), depth + 1))
+            if self._separator(here, "]"):
+                return items
+
+    def _separator(self, here: str, end: str) -> bool:
+        """Read a comma, or the end."""
+        found = self._skip()
+        if found not in (",", end) or not found:
+            raise self._problem("K101", here, f"a comma or {end!r} should stand here")
+        self._at += 1
+        return found == end

@@ -1,0 +1,1 @@
+"""Densities of data given a code: Bernoulli for binary values, normal for real ones."""

@@ -1,0 +1,100 @@
+r"""The variational autoencoder (Kingma and Welling, 2014; Rezende et al., 2014).
+
+.. math::
+    \log p_\theta(x) \ge E_{q_\phi(z \mid x)}[\log p_\theta(x \mid z)]
+      - \mathrm{KL}(q_\phi(z \mid x) \,\|\, p(z)),
+    \qquad q_\phi(z \mid x) = N(\mu_\phi(x), \mathrm{diag}\,\sigma_\phi(x)^2), \quad p(z) = N(0, I)
+
+References:
+    | Auto-Encoding Variational Bayes (Kingma and Welling, 2014)
+    | https://arxiv.org/abs/1312.6114
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from sfumato import Context, Density, Loss, LossOut, Pass, Posterior, Prior, Scope
+
+
+@final
+class Gaussian(Posterior):
+    r"""Creates a normal code with diagonal covariance.
+
+    .. math:: q(z \mid x) = N(\mu, \mathrm{diag}\,\sigma^2), \qquad (\mu, \log \sigma) = W h + b
+
+    Shape:
+        ``(B, *F) -> Density`` with batch ``(B,)`` and event ``(latent_dim,)``.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.head = nn.Linear(math.prod(context.feature_shape), 2 * context.latent_dim)
+
+    def forward(self, features: Tensor, scope: Scope) -> Density:
+        """Make the code of ``(B, *F)`` features."""
+        mean, log_sigma = self.head(features.flatten(1)).chunk(2, -1)
+        return Density(_normal(mean, log_sigma.exp()), scope)
+
+
+@final
+class StandardNormal(Prior):
+    """Creates :math:`p(z) = N(0, I)` over codes of any shape.
+
+    Shape:
+        batch ``()``, event ``Z``.
+    """
+
+    zero: Tensor
+    one: Tensor
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(context.z_shape), persistent=False)
+        self.register_buffer("one", torch.ones(context.z_shape), persistent=False)
+
+    def forward(self, scope: Scope) -> Independent:
+        """Make the prior."""
+        del scope
+        return _normal(self.zero, self.one, self.zero.dim())
+
+
+@final
+class Elbo(Loss):
+    r"""Negative evidence lower bound.
+
+    .. math::
+        -\log p_\theta(x \mid z) + \mathrm{KL}(q_\phi(z \mid x) \,\|\, p(z)),
+        \qquad z \sim q_\phi(z \mid x)
+
+    Its expectation bounds :math:`-\log p_\theta(x)` from above. Terms are in nats per item.
+
+    References:
+        | Auto-Encoding Variational Bayes (Kingma and Welling, 2014)
+        | https://arxiv.org/abs/1312.6114
+
+    Shape:
+        every term ``(B,)``, core averages.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+
+    def forward(self, pass_: Pass) -> LossOut:
+        """The objective of one pass."""
+        reconstruction, kl = -pass_.log_px.mean(0), pass_.kl()
+        return LossOut(reconstruction + kl, reconstruction=reconstruction, kl=kl)
+
+
+def vae() -> dict[str, Any]:
+    """Variational autoencoder: posterior ``gaussian``, prior ``standard_normal``, loss ``elbo``."""
+    return {"posterior": "gaussian", "prior": "standard_normal", "loss": "elbo"}
+
+
+def _normal(mean: Tensor, sigma: Tensor, dims: int = 1) -> Independent:
+    return Independent(Normal(mean, sigma, validate_args=False), dims, validate_args=False)
