@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import types
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model
 
 from sfumato.errors import PluginError
 from sfumato.interfaces import Decoder, Encoder, Likelihood, Loss, Posterior, Prior
@@ -57,11 +58,13 @@ def config_model(entry: Entry) -> type[Part]:
     Raises:
         PluginError: The part fails to import, or an option has no annotation or one that JSON cannot carry.
     """
+    said = describe_options(entry)
     fields: dict[str, Any] = {"type": (Literal[entry.reference], entry.reference)}
     for name, (annotation, default) in signature(entry).items():
         _check_option(entry, name, annotation)
         kind = nested_kind(annotation)
-        fields[name] = (NestedPart if kind else annotation, ... if default is _EMPTY else default)
+        value = Field(... if default is _EMPTY else default, description=said.get(name))
+        fields[name] = (NestedPart if kind else annotation, value)
     return create_model(
         f"{entry.kind}_{entry.name}", __base__=Part, __doc__=describe(entry), **fields
     )
@@ -122,6 +125,14 @@ def describe(entry: Entry) -> str:
     """The part's docstring, up to its first section."""
     text = inspect.getdoc(entry.load()) or ""
     return text.split("\n\nArgs:")[0].split("\n\nReferences:")[0].strip()
+
+
+def describe_options(entry: Entry) -> dict[str, str]:
+    """What the docstring's ``Args`` section says of each option."""
+    text = inspect.getdoc(entry.load()) or ""
+    section = text.partition("\n\nArgs:\n")[2].split("\n\n")[0]
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", said) for name, said in found}
 
 
 def _check_option(entry: Entry, name: str, annotation: Any) -> None:

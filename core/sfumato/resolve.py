@@ -17,7 +17,7 @@ from sfumato.optimisation import OPTIMIZERS, SCHEDULES
 from sfumato.options import Part, arguments, config_model, nested_options, spelled_out
 from sfumato.registry import PARTS, Entry, Registry, registry
 from sfumato.spec import FORMAT, ModelSpec, Spec, TrainingSpec
-from sfumato.strict_json import Place, dumps, loads, normalized, pointer
+from sfumato.strict_json import Place, dumps, loads, pointer
 
 TOP = ("$schema", "format", "data", "model", "training")
 Raw = dict[str, Any]
@@ -50,7 +50,7 @@ def load_spec(
     """
     raw, place, base = _read(source)
     for override in overrides:
-        raw = _overridden(raw, override)
+        raw = overridden(raw, override)
     return _Resolver(parts, place).resolve(raw, base)
 
 
@@ -112,7 +112,8 @@ def _text(path: Path) -> str:
         raise SpecError([problem]) from None
 
 
-def _overridden(raw: Raw, override: str) -> Raw:
+def overridden(raw: Raw, override: str) -> Raw:
+    """Spec data with one override, ``path=value``, merged in."""
     path, equals, text = override.partition("=")
     if not equals or not all(path.split(".")):
         message = f"override {override!r} is not of the form path=value"
@@ -223,7 +224,7 @@ class _Resolver:
 
     def _validated(self, model: type[Part], raw: Raw, at: str) -> Part | None:
         try:
-            return model.model_validate_json(dumps(normalized(raw)))
+            return model.model_validate_json(dumps(raw))
         except ValidationError as error:
             self._explain(error, raw, at, [n for n in model.model_fields if n != "type"])
             return None

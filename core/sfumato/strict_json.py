@@ -44,8 +44,8 @@ def loads(text: str, source: str | None = None) -> tuple[Any, Place]:
 
 
 def dumps(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Canonical JSON: sorted keys, no spaces, no NaN, integral floats as integers."""
+    return json.dumps(normalized(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def normalized(value: Any) -> Any:

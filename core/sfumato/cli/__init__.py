@@ -1,0 +1,107 @@
+"""The command line. Commands are imported when they are called: ``--help`` imports neither torch nor pydantic."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from sfumato.errors import SfumatoError
+
+_COMMANDS = {
+    "list": ("catalogue:list_parts", "List installed parts."),
+    "describe": ("catalogue:describe", "Explain a part, a spec or a run."),
+    "schema": ("catalogue:schema", "Print the JSON Schema of specs, installed plugins included."),
+    "init": ("specs:init", "Write a spec to start from."),
+    "validate": ("specs:validate", "Check specs without training."),
+    "train": ("training:train", "Train a model."),
+    "evaluate": ("training:evaluate", "Measure a trained model."),
+    "sample": ("generation:sample", "Generate data from a trained model."),
+    "reconstruct": ("generation:reconstruct", "Encode and decode data."),
+    "interpolate": ("generation:interpolate", "Walk between two data in code space."),
+    "encode": ("generation:encode", "Write the codes of data."),
+    "compare": ("comparison:compare", "Train models side by side and report."),
+}
+_INTERRUPTED = 130
+
+
+class _Lazy(click.Group):
+    """A group that imports a command when it is called, not to list it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"sfumato.cli.{module}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    if wanted:
+        from sfumato import __version__  # noqa: PLC0415 - read when it is needed
+
+        click.echo(f"sfumato {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
+    help="Show the version.",
+)  # fmt: skip
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
+def cli() -> None:
+    """Assemble, train, compare and ship autoencoder-family generative models.
+
+    Start with: sfumato compare ae vae beta_vae
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, and end the process with the exit code that README documents."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    warnings.showwarning = _show_warning
+    try:
+        # --debug may stand anywhere: who looks for a traceback repeats a command and appends it.
+        rest = [a for a in arguments if a != "--debug"]
+        code = cli.main(rest, prog_name="sfumato", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(_INTERRUPTED)
+    except SfumatoError as error:
+        if debug:
+            raise
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(f"K900 {type(error).__name__}: {error}", err=True)
+        click.echo("   this is a mistake of sfumato or of a plugin; --debug shows where", err=True)
+        sys.exit(1)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"warning: {message}", err=True)

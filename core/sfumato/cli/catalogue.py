@@ -1,0 +1,144 @@
+"""``list``, ``describe`` and ``schema``: what is installed, and what things are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sfumato.cli import options
+from sfumato.errors import UnknownPartError
+from sfumato.files import write_atomically
+from sfumato.registry import KINDS, Entry, registry
+
+
+@click.command("list")
+@click.argument("kind", required=False, type=click.Choice(KINDS))
+@options.as_json()
+def list_parts(kind: str | None, *, as_json: bool) -> None:
+    """List installed parts, of one KIND or of all. Imports none of them."""
+    kinds = [kind] if kind else KINDS
+    rows = {k: registry.of_kind(k) for k in kinds}
+    if as_json:
+        options.print_json({k: [{"name": e.reference, **e.provenance} for e in v] for k, v in rows.items()})
+        return
+    width = max((len(e.reference) for entries in rows.values() for e in entries), default=0)
+    for name, entries in rows.items():
+        click.secho(name, bold=True)
+        for entry in entries:
+            click.echo(f"  {entry.reference:<{width}}  {entry.distribution} {entry.version}  {entry.location}")
+
+
+@click.command()
+@click.argument("what")
+@options.as_json()
+def describe(what: str, *, as_json: bool) -> None:
+    """Explain WHAT: the name of a part, a spec file, a run folder or a model file."""
+    path = Path(what)
+    if path.is_dir() or path.suffix == ".safetensors":
+        _describe_model(path, as_json=as_json)
+    elif path.suffix == ".json" or path.is_file():
+        _describe_spec(path, as_json=as_json)
+    else:
+        _describe_parts(what, as_json=as_json)
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
+def schema(output: Path | None) -> None:
+    """Print the JSON Schema (2020-12) of specs, with the options of every installed part."""
+    from sfumato.schema import json_schema  # noqa: PLC0415 - imports every part
+
+    made = json_schema()
+    if output is None:
+        options.print_json(made)
+    else:
+        write_atomically(output, (json.dumps(made, indent=1) + "\n").encode())
+
+
+def _describe_model(path: Path, *, as_json: bool) -> None:
+    from sfumato.artifact import read_header  # noqa: PLC0415 - imports torch
+
+    header = read_header(path)
+    if as_json:
+        options.print_json(header.model_dump(mode="json"))
+        return
+    model = header.spec["model"]
+    click.secho(f"{path}: a model of sfumato {header.sfumato}, torch {header.torch}", bold=True)
+    contract = header.contract
+    click.echo(f"  data        {contract.support} values of shape {contract.shape}, scale {_brief(contract.scale)}")
+    click.echo(f"  latent_dim  {model['latent_dim']}")
+    for part, origin in header.provenance.items():
+        config = model.get(part, {})
+        shown = ", ".join(f"{k}={json.dumps(v)}" for k, v in config.items() if k != "type")
+        source = f"{origin['distribution']} {origin['version']}"
+        click.echo(f"  {part:<11} {config.get('type', '')}({shown})  [{source}]")
+    click.echo(f"  digest      {header.digest}")
+
+
+def _describe_spec(path: Path, *, as_json: bool) -> None:
+    from sfumato.resolve import load_spec  # noqa: PLC0415 - imports torch
+
+    spec = load_spec(path)
+    if as_json:
+        options.print_json({"hash": spec.hash, "spec": spec.to_json()})
+        return
+    click.echo(json.dumps(spec.to_json(), indent=1, ensure_ascii=False))
+    click.echo(f"hash {spec.hash}", err=True)
+
+
+def _describe_parts(name: str, *, as_json: bool) -> None:
+    bare = name.rpartition(":")[2]
+    found = [e for e in registry if e.name == bare and name in (e.name, e.reference, f"{e.distribution}:{e.name}")]
+    if not found:
+        from difflib import get_close_matches  # noqa: PLC0415
+
+        near = get_close_matches(name, {e.name for e in registry}, 1)
+        hint = f'did you mean "{near[0]}"?  ' if near else ""
+        msg = f'no part, spec or run is called "{name}"'
+        raise UnknownPartError(msg, hint=f"{hint}see: sfumato list")
+    described = [_described(entry) for entry in sorted(found, key=lambda e: KINDS.index(e.kind))]
+    if as_json:
+        options.print_json({"parts": described})
+        return
+    for part in described:
+        click.secho(f"{part['kind']} {part['name']}", bold=True, nl=False)
+        click.echo(f"  {part['distribution']} {part['version']}  {part['target']}")
+        click.echo(f"\n{part['description']}\n")
+        for option, field in part["options"].items():
+            click.echo(f"  {option} = {field['default']}    {field['description']}")
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    from pydantic_core import PydanticUndefined  # noqa: PLC0415 - imports pydantic
+
+    from sfumato.options import config_model, describe_options  # noqa: PLC0415
+    from sfumato.options import describe as description  # noqa: PLC0415
+
+    fields = {n: f for n, f in config_model(entry).model_fields.items() if n != "type"}
+    texts = describe_options(entry)
+    return {
+        "kind": entry.kind,
+        "name": entry.reference,
+        **entry.provenance,
+        "description": description(entry),
+        "options": {
+            name: {
+                "default": "required" if f.default is PydanticUndefined else _plain(f.default),
+                "description": texts.get(name) or f.description or "",
+            }
+            for name, f in fields.items()
+        },
+    }
+
+
+def _plain(default: object) -> str:
+    return json.dumps(default, default=str)
+
+
+def _brief(value: object) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) < 30 else "one a value"  # noqa: PLR2004 - what fits the line
+

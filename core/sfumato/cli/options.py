@@ -1,0 +1,64 @@
+"""Options that commands share, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def sets() -> Decorator:
+    """``--set path=value``, any number of times."""
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change the spec, e.g. training.epochs=5."
+    )
+
+
+def device() -> Decorator:
+    """``--device``."""
+    return click.option("--device", default=None, help="auto, cpu, cuda, cuda:1 or mps.")
+
+
+def seed(default: int | None, text: str) -> Decorator:
+    """``--seed``."""
+    return click.option("--seed", type=click.IntRange(min=0), default=default, help=text)
+
+
+def as_json() -> Decorator:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def quiet() -> Decorator:
+    """``-q``."""
+    return click.option("-q", "--quiet", is_flag=True, help="No progress.")
+
+
+def force(text: str) -> Decorator:
+    """``--force``."""
+    return click.option("--force", is_flag=True, help=text)
+
+
+def run() -> Decorator:
+    """The argument RUN."""
+    return click.argument("run", type=click.Path(path_type=Path))
+
+
+def print_json(value: Any) -> None:
+    """One object on stdout, and nothing else."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def number(value: float | None) -> str:
+    """A figure for people: four significant digits, at most four decimals."""
+    if value is None:
+        return "not defined"
+    if value != 0 and abs(value) < 1e-4:  # noqa: PLR2004
+        return f"{value:.2e}"
+    digits = max(0, 4 - len(str(int(abs(value)))))
+    return f"{value:,.{digits}f}".replace("-", "−")

@@ -1,0 +1,93 @@
+"""Opening a run with its data, for commands that need both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from sfumato.artifact import load
+from sfumato.data import Splits, evaluated
+from sfumato.datasets import load_splits
+from sfumato.errors import DataError
+from sfumato.files import write_atomically
+from sfumato.model import Model
+from sfumato.pictures import picture_grid
+from sfumato.resolve import load_spec
+from sfumato.run import read_run
+
+
+def open_run(run: Path, overrides: tuple[str, ...], device: str | None) -> tuple[Model, Splits]:
+    """The model of a run, and its data, which must keep to the contract that the model was trained on."""
+    model = load(run, device or "auto")
+    spec = read_run(run)[0]
+    if overrides:
+        spec = load_spec(spec, overrides).model_copy(update={"base": Path()})
+    splits = load_splits(spec)
+    if splits.contract != model.contract:
+        msg = "the data differ in kind from those that the model was trained on"
+        raise DataError(msg, hint="shape, support, scaling and binarization must be the same")
+    return model, splits
+
+
+def items(
+    run: Path, source: Path | None, split: str, count: int | None, device: str | None
+) -> tuple[Model, Tensor]:
+    """A model, and data for it: from a ``.npy`` file in the model's space, or of a split of its run."""
+    if source is not None:
+        model = load(run, device or "auto")
+        return model, _array(source)[:count]
+    model, splits = open_run(run, (), device)
+    chosen = splits.get(split).take(slice(0, count))
+    return model, evaluated(chosen, splits.contract, model.dtype).x
+
+
+def write_items(output: Path, made: Tensor, model: Model, columns: int) -> None:
+    """Write data as a picture (``.png``) or as an array (``.npy``), as the name of the file says."""
+    if output.suffix == ".npy":
+        write_array(output, made)
+    else:
+        low, high = picture_range(model, made)
+        write_atomically(output, picture_grid(made, columns=columns, low=low, high=high))
+    click.echo(f"wrote {output}", err=True)
+
+
+def write_array(output: Path, made: Tensor) -> None:
+    """Write a tensor as ``.npy``."""
+    import io  # noqa: PLC0415
+
+    stream = io.BytesIO()
+    np.save(stream, made.detach().cpu().numpy(), allow_pickle=False)
+    write_atomically(output, stream.getvalue())
+
+
+def picture_range(model: Model, made: Tensor) -> tuple[float, float]:
+    """The values shown black and white: 0 and 1 for such data, else the extremes of what is shown."""
+    if model.contract.support in ("unit", "binary"):
+        return 0.0, 1.0
+    return float(made.min()), float(made.max())
+
+
+def check_output(output: Path, *suffixes: str) -> None:
+    """Refuse, before any work, a file name whose kind is not known."""
+    if output.suffix not in suffixes:
+        msg = f"{output} should end in {' or '.join(suffixes)}"
+        raise click.UsageError(msg)
+
+
+def _array(source: Path) -> Tensor:
+    try:
+        array = np.load(source, allow_pickle=False)
+    except FileNotFoundError:
+        msg = f"no file {source}"
+        raise DataError(msg) from None
+    except (ValueError, OSError, EOFError) as error:
+        msg = f"{source} is not a .npy array of numbers: {error}"
+        raise DataError(msg) from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "bfiu":
+        msg = f"{source} is not one array of numbers"
+        raise DataError(msg)
+    return torch.from_numpy(array)

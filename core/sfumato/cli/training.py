@@ -1,0 +1,95 @@
+"""``train`` and ``evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sfumato.cli import options
+from sfumato.cli.progress import showing
+from sfumato.cli.tables import figures_table
+
+
+@click.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder to write.")
+@options.sets()
+@options.device()
+@options.seed(None, "Seed, instead of the spec's.")
+@options.force("Write into a folder that has content.")
+@options.quiet()
+@options.as_json()
+def train(  # noqa: PLR0913 - one argument an option
+    spec: Path,
+    out: Path,
+    overrides: tuple[str, ...],
+    device: str | None,
+    seed: int | None,
+    *,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Train the model of SPEC and write a run folder."""
+    from sfumato.resolve import load_spec  # noqa: PLC0415 - imports torch
+    from sfumato.training import train as run_training  # noqa: PLC0415
+
+    resolved = load_spec(spec, overrides)
+    with showing(resolved.training.epochs or 0, quiet=quiet, verbose=True) as progress:
+        told = progress.epoch if progress else None
+        run = run_training(resolved, out=out, device=device, seed=seed, force=force, progress=told)
+    kept = run.metrics[run.kept_epoch - 1]
+    if as_json:
+        options.print_json(
+            {
+                "run": str(out),
+                "kept_epoch": run.kept_epoch,
+                "seconds": run.seconds,
+                "metrics": kept,
+                "warnings": list(run.warnings),
+            }
+        )
+        return
+    where = "valid" if "valid" in kept else "train"
+    for warning in run.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(
+        f"{out}: {len(run.metrics)} epochs in {run.seconds:.1f} s; kept epoch {run.kept_epoch}, "
+        f"{where} objective {options.number(kept[where]['objective'])} nats per item"
+    )
+
+
+@click.command()
+@options.run()
+@click.option("--split", default="test", show_default=True, help="train, valid or test.")
+@click.option("--metrics", default=None, help="Names separated by commas; see: sfumato list metric.")
+@options.sets()
+@options.device()
+@options.seed(0, "Seed of estimates that draw samples.")
+@options.as_json()
+def evaluate(  # noqa: PLR0913 - one argument an option
+    run: Path,
+    split: str,
+    metrics: str | None,
+    overrides: tuple[str, ...],
+    device: str | None,
+    seed: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Measure the model of RUN on its data; --set data.path=… says where the data are now."""
+    from sfumato.cli.runs import open_run  # noqa: PLC0415 - imports torch
+    from sfumato.evaluation import METRICS  # noqa: PLC0415
+    from sfumato.evaluation import evaluate as measure  # noqa: PLC0415
+
+    names = metrics.split(",") if metrics else METRICS
+    model, splits = open_run(run, overrides, device)
+    evaluation = measure(model, splits, split, names, seed=seed)
+    if as_json:
+        about: dict[str, Any] = {"run": str(run), "spec_hash": model.spec.hash}
+        options.print_json({**about, **evaluation.to_json()})
+        return
+    click.echo(f"{run}: {evaluation.items} items of {split}")
+    click.echo(figures_table(evaluation.figures), nl=False)
