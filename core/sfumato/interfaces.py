@@ -19,7 +19,7 @@ where ``forward(x, scope)`` is documented.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -254,8 +254,8 @@ class Likelihood(nn.Module):
     """``p(x|theta)``, **unreduced**: parameters ``(N, *P)`` to a distribution of batch shape ``(N, *X)``.
 
     Core alone applies the mask and sums over the datum. A likelihood may also have
-    ``fit(batches)`` (called before the first epoch and after each one with an iterable of
-    ``(parameters, x, mask)``) and, like any part, ``report() -> {name: 0-d tensor}`` and
+    ``fit(batches, epoch)`` (called before the first epoch, as epoch 0, and after each one, with an iterable of
+    ``(parameters, x, mask)`` over the training items) and, like any part, ``report() -> {name: 0-d tensor}`` and
     ``warnings() -> [sentence]``.
     """
 
@@ -266,9 +266,6 @@ class Likelihood(nn.Module):
     if TYPE_CHECKING:
 
         def __call__(self, parameters: Tensor, scope: Scope) -> Distribution: ...
-
-
-FitBatches = Iterable[tuple[Tensor, Tensor, Tensor | None]]
 
 
 class LossOut:

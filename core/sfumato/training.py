@@ -245,7 +245,7 @@ class Trainer:
     def _fit_likelihood(self, epoch: int) -> None:
         fit = getattr(self._model.likelihood, "fit", None)
         if fit is not None:
-            fit(self._decoded(epoch))
+            fit(self._decoded(epoch), epoch)
 
     def _decoded(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         model = self._model.eval()

@@ -32,8 +32,9 @@ class GaussianLikelihood(Likelihood):
     The scale :math:`\sigma` is one of
 
     * a number: fixed;
-    * ``"learned"``: one parameter, :math:`\sigma = \sigma_{\min} e^{\mathrm{softplus}(10 r)}`;
-    * ``"learned_per_dimension"``: one parameter a value of the datum;
+    * ``"learned"``: one parameter, :math:`\sigma = \sigma_{\min} e^{\mathrm{softplus}(10 r)}`, which starts at
+      the root mean squared residual of the untrained model;
+    * ``"learned_per_dimension"``: likewise, one parameter a value of the datum;
     * ``"optimal"``: :math:`\sigma^2` = the mean squared residual over the training set, in closed form before
       the first epoch and after each one, a buffer that is frozen in between (Rybkin et al., 2021).
 
@@ -62,7 +63,7 @@ class GaussianLikelihood(Likelihood):
         super().__init__()
         self.how = sigma if isinstance(sigma, str) else "fixed"
         self.sigma_min = 0.0 if self.how == "fixed" else sigma_min
-        # sigma = 1 to begin with: too wide a scale learns slowly, too narrow a one explodes.
+        # sigma = 1 until the residuals of the untrained model are known: see fit.
         start = math.log(math.expm1(max(-math.log(sigma_min), 1e-3)))
         if self.how in ("learned", "learned_per_dimension"):
             shape = () if self.how == "learned" else context.data_shape
@@ -88,20 +89,30 @@ class GaussianLikelihood(Likelihood):
         del scope
         return Normal(parameters, self.sigma.expand_as(parameters), validate_args=False)
 
-    def fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]]) -> None:
-        r"""Set an optimal scale from ``(means, x, mask)``: the root of the mean squared residual that counts."""
-        if self.how != "optimal":
+    def fit(
+        self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]], epoch: int
+    ) -> None:
+        r"""Set the scale to the root of the mean squared residual over ``(means, x, mask)``.
+
+        An optimal scale after every epoch; a learned one before the first, where it starts.
+        """
+        if self.how == "fixed" or (epoch > 0 and self.how != "optimal"):
             return
         total = torch.zeros((), dtype=torch.float64)
         count = torch.zeros((), dtype=torch.float64)
         for means, x, mask in batches:
-            squared = (x - means).double().square()
-            counts = torch.ones_like(squared) if mask is None else mask.double()
-            # Summed where the data are, in double where the device has it.
-            total += (squared * counts).sum().cpu()
-            count += counts.sum().cpu()
-        sigma = (total / count.clamp(min=1)).sqrt().clamp(min=self.sigma_min)
-        self.fixed_sigma.fill_(sigma.to(self.fixed_sigma.dtype))
+            squared = (x - means).square()
+            if mask is not None:
+                squared = squared * mask
+            total += squared.sum().cpu().double()
+            count += squared.numel() if mask is None else mask.sum().cpu().double()
+        sigma = float((total / count.clamp(min=1)).sqrt().clamp(min=self.sigma_min))
+        if self.how == "optimal":
+            self.fixed_sigma.fill_(sigma)
+        else:
+            # The inverse of what `sigma` computes, kept off the flat end of the softplus.
+            above = max(math.log(sigma / self.sigma_min), 1e-2)
+            self.raw.data.fill_(math.log(math.expm1(above)) / _GAIN)
 
     def report(self) -> dict[str, Tensor]:
         """``sigma``: the scale, its mean over values where there are several."""

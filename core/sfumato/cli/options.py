@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,8 @@ def print_json(value: Any) -> None:
 
 
 def number(value: float | None) -> str:
-    """A figure for people: four significant digits, at most four decimals."""
+    """A figure for people: four significant digits, at most six decimals."""
     if value is None:
         return "not defined"
-    if value != 0 and abs(value) < 1e-4:  # noqa: PLR2004
-        return f"{value:.2e}"
-    digits = max(0, 4 - len(str(int(abs(value)))))
-    return f"{value:,.{digits}f}".replace("-", "−")
+    size = math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{min(6, max(0, 3 - size))}f}".replace("-", "−")
