@@ -1,6 +1,7 @@
 """sfumato: assemble, train, compare and ship latent-variable generative models from interchangeable parts.
 
-Importing this imports neither torch nor pydantic nor any plugin; a name is imported when it is first used.
+Importing this imports neither torch nor pydantic nor any plugin; a name is imported when it is
+first used.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from sfumato.artifact import Header as Header
     from sfumato.artifact import load as load
     from sfumato.artifact import read_header as read_header
+    from sfumato.artifact import save as save
     from sfumato.assembly import build as build
     from sfumato.comparison import compare as compare
     from sfumato.data import Contract as Contract
@@ -52,8 +54,8 @@ if TYPE_CHECKING:
     from sfumato.interfaces import Shape as Shape
     from sfumato.model import Model as Model
     from sfumato.pictures import picture_grid as picture_grid
-    from sfumato.randomness import generator as keyed_generator
     from sfumato.randomness import key as key
+    from sfumato.randomness import keyed_generator as keyed_generator
     from sfumato.randomness import permuted as permuted
     from sfumato.registry import register as register
     from sfumato.resolve import load_spec as load_spec
@@ -69,7 +71,7 @@ if TYPE_CHECKING:
     from sfumato.training import train as train
 
 _NAMES = {
-    "artifact": "Header load read_header",
+    "artifact": "Header load read_header save",
     "assembly": "build",
     "comparison": "compare",
     "data": "Contract Split Splits as_splits",
@@ -96,19 +98,18 @@ _NAMES = {
     "training": "train",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
-_RENAMED = {"keyed_generator": "generator"}
 
 __all__ = sorted([*_HOME, "__version__"])  # noqa: PLE0605 - a list
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - 20 ms that --help need not pay
+        from sfumato.registry import own_version
 
-        value: Any = version("sfumato")
+        value: Any = own_version()
     elif name in _HOME:
         module = importlib.import_module(f"sfumato.{_HOME[name]}")
-        value = getattr(module, _RENAMED.get(name, name))
+        value = getattr(module, name)
     else:
         msg = f"module 'sfumato' has no attribute {name!r}"
         raise AttributeError(msg)

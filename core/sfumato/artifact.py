@@ -1,7 +1,7 @@
 """A model as one ``.safetensors`` file: tensors, and a header that says all that is needed to load it.
 
-Loading reads data and runs no code from the file: parts come from what is installed, by name. The digest finds
-damage; it does not prove who wrote the file.
+Loading reads data and runs no code from the file: parts come from what is installed, by name. The
+digest finds damage; it does not prove who wrote the file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
@@ -33,7 +32,7 @@ from sfumato.errors import (
 )
 from sfumato.files import write_atomically
 from sfumato.model import Model
-from sfumato.registry import PARTS, Registry, registry
+from sfumato.registry import PARTS, Registry, own_version, registry
 from sfumato.resolve import load_spec
 from sfumato.strict_json import dumps, loads
 
@@ -69,12 +68,10 @@ class Header(BaseModel):
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model file, whole or not at all."""
-    from sfumato import __version__  # noqa: PLC0415 - read when it is needed
-
     tensors = {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
     header = Header(
         format=FORMAT,
-        sfumato=__version__,
+        sfumato=own_version(),
         torch=torch.__version__,
         spec=model.spec.to_json(),
         contract=model.contract,
@@ -104,9 +101,7 @@ def load(
     _check_installed(header, parts)
     spec = _spec(header, parts, file)
     try:
-        model = assemble(
-            spec, header.contract, "cpu", max_parameters=max_parameters, parts=parts
-        )
+        model = assemble(spec, header.contract, "cpu", max_parameters=max_parameters, parts=parts)
     except SpecError as error:
         msg = f"{file}: the spec in the header cannot be built\n{error}"
         raise ArtifactError(msg) from error
@@ -227,6 +222,5 @@ def _digest(header: Header, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> np.ndarray[Any, Any]:
-    raw: np.ndarray[Any, Any] = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return raw
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data

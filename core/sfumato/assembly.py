@@ -1,16 +1,16 @@
 """Building a model: a probe on meta tensors first, which allocates nothing, then the real parts.
 
-The probe runs one whole step. It finds the shapes between parts, the number of parameters and whether the
-parts fit each other, so that a mistake is told before memory is taken.
+The probe runs one whole step. It finds the shapes between parts, the number of parameters and
+whether the parts fit each other, so that a mistake is told before memory is taken.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ from sfumato.spec import Spec
 
 MAX_PARAMETERS = 1_000_000_000
 _ROWS = 2
+T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
 
 
@@ -61,10 +62,12 @@ def build(
 
     Args:
         spec: A spec, a mapping or a path.
-        data_shape: ``X``, the shape of one datum. Without it the spec's data are loaded for their contract.
+        data_shape: ``X``, the shape of one datum. Without it the spec's data are loaded for their
+            contract.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        support: Values that the data take: ``binary``, ``unit``, ``real``, ``count`` or ``token``. Without it,
-            ``token`` with a vocabulary, else ``real``. It chooses the likelihood when the spec names none.
+        support: Values that the data take: ``binary``, ``unit``, ``real``, ``count`` or ``token``.
+            Without it, ``token`` with a vocabulary, else ``real``. It chooses the likelihood when
+            the spec names none.
         vocabulary: Number of symbols of token data.
         condition_dim: Width of the condition vector.
         seed: Seed of the initial weights; the spec's own by default.
@@ -76,8 +79,8 @@ def build(
         DeviceError: No such device.
 
     Example:
-        >>> model = build({"model": {"family": "vae", "latent_dim": 2}}, data_shape=(1, 8, 8), device="cpu")
-        >>> model.sample(3).shape
+        >>> model = build({"model": {"family": "vae", "latent_dim": 2}}, data_shape=(1, 8, 8),
+        device="cpu") >>> model.sample(3).shape
         torch.Size([3, 1, 8, 8])
     """
     resolved = load_spec(spec, parts=parts)
@@ -127,7 +130,8 @@ def probe(
 ) -> Plan:
     """Run one step of a bound spec on two rows that hold nothing.
 
-    A part that cannot run on meta tensors is tried on the CPU, after the size was checked as far as it can be.
+    A part that cannot run on meta tensors is tried on the CPU, after the size was checked as far
+    as it can be.
 
     Raises:
         SpecError: A part does not fit; the problem points at it.
@@ -202,7 +206,7 @@ class _Assembly:
         loss = cast("Loss", self._measured("loss", contexts))
 
         made = Parts(encoder, posterior, prior, decoder, likelihood, loss)
-        draft = Plan(contexts, z_shape, 0, False, device, self._provenance)  # noqa: FBT003
+        draft = Plan(contexts, z_shape, 0, False, device, self._provenance)
         model = Model(self._spec, self._contract, made, draft)
         self._at("decoder", lambda: self._check_decoder(decoder, q_z.mode, scope, wanted))
         self._at("likelihood", lambda: self._check_likelihood(model, q_z.mode, scope))
@@ -273,7 +277,7 @@ class _Assembly:
             msg = f"it draws codes of shape {got}, and the posterior codes into {z_shape}"
             raise Incompatible(msg)
 
-    def _at(self, kind: str, action: Any) -> Any:
+    def _at(self, kind: str, action: Callable[[], T]) -> T:
         """Run ``action``; what goes wrong in it is a problem of that part."""
         try:
             return action()
@@ -311,7 +315,9 @@ def _tensor(value: object, what: str) -> Tensor:
 def _code(value: object) -> Code:
     if not isinstance(value, Code):
         msg = f"it returns {type(value).__name__}, which is no code"
-        raise Incompatible(msg, hint="return sfumato.Density(distribution, scope) or sfumato.Point(z)")
+        raise Incompatible(
+            msg, hint="return sfumato.Density(distribution, scope) or sfumato.Point(z)"
+        )
     _tensor(value.mode, "codes")
     return value
 

@@ -46,14 +46,17 @@ def compare(
     progress: Progress | None = None,
     parts: Registry = registry,
 ) -> Comparison:
-    """Train every spec with every seed on the same data, measure them on the test split, and lay them side by side.
+    """Train every spec with every seed on the same data, and lay them side by side.
+
+    They are measured on the test split, or on the training items where there is none.
 
     Everything is checked before the first training, and before anything is written.
 
     Args:
         specs: Specs, mappings or paths by name.
         data: As for :func:`sfumato.train`; by default the data of the specs, which must agree.
-        seeds: Seeds of weights, order and noise. Parts that models share start from the same weights.
+        seeds: Seeds of weights, order and noise. Parts that models share start from the same
+            weights.
         out: Folder for ``comparison.json``, the report and the runs; None writes nothing.
         device: Instead of the specs'.
         metrics: Names of metrics.
@@ -116,9 +119,7 @@ def write(
     write_json(folder / "comparison.json", comparison.to_json())
 
 
-def _data(
-    specs: Mapping[str, Spec], data: Data | None, parts: Registry
-) -> tuple[Splits, str]:
+def _data(specs: Mapping[str, Spec], data: Data | None, parts: Registry) -> tuple[Splits, str]:
     if data is not None:
         splits = as_splits(data)
         check_splits(splits)
@@ -170,12 +171,20 @@ class _Side:
             raise DataError(msg)
         provenance = {kind: dict(origin) for kind, origin in model.plan.provenance.items()}
         return Variant(
-            name, spec.to_json(), spec.hash, model.plan.parameters, provenance, tuple(runs), pictures
+            name,
+            spec.to_json(),
+            spec.hash,
+            model.plan.parameters,
+            provenance,
+            tuple(runs),
+            pictures,
         )
 
     def _run(self, name: str, spec: Spec, seed: int) -> tuple[Model, VariantRun]:
         spec = load_spec(spec, [f"training.seed={seed}"], parts=self._parts)
-        path = None if self._folder is None else self._folder / "runs" / _safe(name) / f"seed-{seed}"
+        path = (
+            None if self._folder is None else self._folder / "runs" / _safe(name) / f"seed-{seed}"
+        )
         model = assemble(spec, self._splits.contract, spec.training.device, parts=self._parts)
         progress = self._progress
         told = None if progress is None else (lambda line: progress(name, seed, line))
@@ -220,4 +229,3 @@ def unique_names(names: Sequence[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         made.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return made
-

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sfumato.errors import DataError
-from sfumato.interfaces import Shape, Support
-from sfumato.randomness import generator, permuted
+from sfumato.interfaces import Support
+from sfumato.randomness import keyed_generator, permuted
 
 Scaling = float | tuple[float, ...]
 
@@ -21,16 +21,17 @@ Scaling = float | tuple[float, ...]
 class Contract(BaseModel):
     """What a model may rely on about its data; it travels in the header of every artifact.
 
-    The model sees ``stored * scale + shift``, then, where ``binarize`` is ``"dynamic"``, a Bernoulli draw
-    of each value. Densities are those of the values that the model sees.
+    The model sees ``stored * scale + shift``, then, where ``binarize`` is ``"dynamic"``, a
+    Bernoulli draw of each value. Densities are those of the values that the model sees.
 
     Args:
         shape: ``X``, the shape of one datum.
-        support: Values that the model sees: ``binary``, ``unit`` (the closed interval [0, 1]), ``real``,
-            ``count`` or ``token``.
+        support: Values that the model sees: ``binary``, ``unit`` (the closed interval [0, 1]),
+            ``real``, ``count`` or ``token``.
         scale: Factor of the stored values: one number, or one a value of the flattened datum.
         shift: Added after it.
-        binarize: ``"dynamic"``: draw every value anew in each epoch of training; evaluation uses one fixed draw.
+        binarize: ``"dynamic"``: draw every value anew in each epoch of training; evaluation uses
+            one fixed draw.
         vocabulary: Number of symbols of token data.
         condition_dim: Width of the condition vector; 0 without one.
         classes: Names of the labels.
@@ -71,8 +72,9 @@ class Split:
 
     def take(self, rows: Tensor | slice) -> Split:
         """The items at ``rows``, in that order."""
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Split(**{n: None if t is None else t[rows] for n, t in columns.items()})
+        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        taken: dict[str, Any] = {n: None if t is None else t[rows] for n, t in columns.items()}
+        return Split(**taken)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ def visible(x: Tensor, mask: Tensor) -> Tensor:
 
 def binarized(x: Tensor, seed: int, purpose: str, *steps: int) -> Tensor:
     """A keyed Bernoulli draw of every value of ``x`` in [0, 1]."""
-    drawn = torch.rand(x.shape, generator=generator(x.device, seed, purpose, *steps), device=x.device)
+    drawn = torch.rand(
+        x.shape, generator=keyed_generator(x.device, seed, purpose, *steps), device=x.device
+    )
     return (drawn < x).to(x.dtype)
 
 
@@ -152,9 +156,10 @@ def evaluated(split: Split, contract: Contract, dtype: torch.dtype = torch.float
 def as_splits(data: Splits | Tensor | np.ndarray[Any, Any] | Mapping[str, Any]) -> Splits:
     """Splits from what a user has at hand.
 
-    An array or tensor ``(n, *X)`` is divided by a keyed permutation into 80 % train, 10 % valid and 10 % test;
-    a mapping may name ``train``, ``valid`` and ``test`` arrays itself. The support is read off the values:
-    only 0 and 1 is ``binary``, within [0, 1] is ``unit``, else ``real``.
+    An array or tensor ``(n, *X)`` is divided by a keyed permutation into 80 % train, 10 % valid
+    and 10 % test; a mapping may name ``train``, ``valid`` and ``test`` arrays itself. The support
+    is read off the
+    values: only 0 and 1 is ``binary``, within [0, 1] is ``unit``, else ``real``.
 
     Raises:
         DataError: Not numbers, empty, shapes that differ, or integers whose meaning is ambiguous.
@@ -186,9 +191,11 @@ def _as_tensor(value: object, name: str) -> Tensor:
         msg = f"{name} holds {value.dtype}, not numbers"
         raise DataError(msg, hint="give a NumPy array or a tensor of shape (n, *X)")
     tensor = torch.as_tensor(value).detach().cpu()
-    if tensor.dim() < 2 or 0 in tensor.shape:
+    if tensor.dim() < 2 or 0 in tensor.shape:  # noqa: PLR2004 - items, and values of each
         msg = f"{name} has shape {tuple(tensor.shape)}"
-        raise DataError(msg, hint="the first axis counts items, and each item needs at least one value")
+        raise DataError(
+            msg, hint="the first axis counts items, and each item needs at least one value"
+        )
     if tensor.is_complex():
         msg = f"{name} holds complex numbers"
         raise DataError(msg, hint="give real and imaginary parts as two channels")
@@ -198,7 +205,9 @@ def _as_tensor(value: object, name: str) -> Tensor:
         return tensor.float()
     if not tensor.is_floating_point():
         msg = f"{name} holds integers from {int(tensor.min())} to {int(tensor.max())}"
-        raise DataError(msg, hint="pixels: divide by their maximum first; tokens: pass sfumato.Splits")
+        raise DataError(
+            msg, hint="pixels: divide by their maximum first; tokens: pass sfumato.Splits"
+        )
     return tensor
 
 
@@ -221,4 +230,3 @@ def _support(arrays: Mapping[str, Tensor]) -> Support:
     if all(bool(((a >= 0) & (a <= 1)).all()) for a in arrays.values()):
         return "unit"
     return "real"
-

@@ -38,7 +38,7 @@ def load_splits(spec: Spec, parts: Registry = registry) -> Splits:
 
 
 def check_splits(splits: Splits) -> None:
-    """Raise a :class:`DataError` that names split, item and field, unless every split keeps to the contract."""
+    """Raise a :class:`DataError`, with split, item and field, unless all keep to the contract."""
     for name, split in splits.named():
         _check_shapes(name, split, splits)
         _check_finite(name, split)

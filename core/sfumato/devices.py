@@ -25,7 +25,9 @@ def choose_device(name: str | torch.device) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
-            msg = f"device {name} is not there: torch {torch.__version__} sees {count} CUDA devices"
+            msg = (
+                f"device {name} is not there: torch {torch.__version__} sees {count} CUDA devices"
+            )
             raise DeviceError(msg, hint="use --device auto or cpu")
         return torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():

@@ -73,7 +73,10 @@ class SpecError(SfumatoError, ValueError):
 
 
 class Incompatible(SfumatoError, ValueError):  # noqa: N818 - reads as the predicate it states
-    """Parts, or a part and the data, that do not fit each other. Parts raise it while they are built."""
+    """Parts, or a part and the data, that do not fit each other.
+
+    Parts raise it while they are built.
+    """
 
     code = "K301"
 

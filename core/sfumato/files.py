@@ -53,7 +53,9 @@ def check_new_folder(path: Path, *, force: bool = False) -> None:
         raise OutputError(msg, hint="name another folder")
     if path.is_dir() and any(path.iterdir()) and not force:
         msg = f"{path} exists and is not empty"
-        raise OutputError(msg, hint="name another folder, or pass --force (force=True) to write into it")
+        raise OutputError(
+            msg, hint="name another folder, or pass --force (force=True) to write into it"
+        )
 
 
 def make_folder(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Verbs: what plugins may do when something happens in a run. Entry points of group ``sfumato.hooks``.
 
-Hook modules are loaded and called one at a time, by ``train`` and ``compare`` alone. One that fails is warned of
-and the run goes on; one that names a hook which does not exist is an error.
+Hook modules are loaded and called one at a time, by ``train`` and ``compare`` alone. One that
+fails is warned of and the run goes on; one that names a hook which does not exist is an error.
 """
 
 from __future__ import annotations

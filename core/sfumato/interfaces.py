@@ -1,19 +1,19 @@
-"""The parts a model is made of, and what passes between them.
+r"""The parts a model is made of, and what passes between them.
 
 A model is six parts; families differ only in which parts they name:
 
 .. math::
-    x \\xrightarrow{encoder} h \\xrightarrow{posterior} q(z \\mid x) \\ni z
-      \\xrightarrow{decoder} \\theta \\xrightarrow{likelihood} p(x \\mid \\theta),
-    \\qquad prior\\; p(z), \\qquad loss
+    x \xrightarrow{encoder} h \xrightarrow{posterior} q(z \mid x) \ni z
+      \xrightarrow{decoder} \theta \xrightarrow{likelihood} p(x \mid \theta),
+    \qquad prior\; p(z), \qquad loss
 
-Shape letters mean the same everywhere: ``B`` items of a batch, ``K`` samples of each, ``N = K*B`` rows,
-``X`` datum, ``F`` features, ``Z`` latent, ``P`` parameters of the likelihood. Rows run over items fastest:
-row ``k*B + b`` is sample ``k`` of item ``b``.
+Shape letters mean the same everywhere: ``B`` items of a batch, ``K`` samples of each, ``N = K*B``
+rows, ``X`` datum, ``F`` features, ``Z`` latent, ``P`` parameters of the likelihood. Rows run over
+items fastest: row ``k*B + b`` is sample ``k`` of item ``b``.
 
-A part is any callable ``(context, *, typed keywords)`` that returns an ``nn.Module``. Its keyword-only
-parameters are its options in a spec. It may take fewer arguments than it is offered: ``forward(x)`` serves
-where ``forward(x, scope)`` is documented.
+A part is any callable ``(context, *, typed keywords)`` that returns an ``nn.Module``. Its
+keyword-only parameters are its options in a spec. It may take fewer arguments than it is offered:
+``forward(x)`` serves where ``forward(x, scope)`` is documented.
 """
 
 from __future__ import annotations
@@ -117,11 +117,14 @@ class Scope:
 
     def repeat(self, k: int) -> Scope:
         """The scope of ``K*B`` rows: every field with rows repeated ``k`` times."""
-        if k == 1:
-            return self
-        rows = {name: getattr(self, name) for name in ("x", "condition", "mask")}
-        repeated = {n: None if t is None else repeat_rows(t, k) for n, t in rows.items()}
-        return dataclasses.replace(self, **repeated)
+        return self if k == 1 else self.each(lambda rows: repeat_rows(rows, k))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Scope:
+        """The scope with ``change`` applied to every field that has rows."""
+        x, condition, mask = (
+            None if rows is None else change(rows) for rows in (self.x, self.condition, self.mask)
+        )
+        return dataclasses.replace(self, x=x, condition=condition, mask=mask)
 
 
 def repeat_rows(rows: Tensor, k: int) -> Tensor:
@@ -154,11 +157,11 @@ class Code(Protocol):
 
 
 class Density:
-    """A code that is a torch distribution.
+    r"""A code that is a torch distribution.
 
     Independent normals are reparameterised by the scope's keyed noise,
-    :math:`z = \\mu + \\sigma \\epsilon`; any other distribution by its own ``rsample``, under torch's
-    global generator.
+    :math:`z = \mu + \sigma \epsilon`; any other distribution by its own ``rsample``, under
+    torch's global generator.
 
     Args:
         dist: Batch ``(B,)``, event ``Z``.
@@ -217,26 +220,27 @@ class Encoder(nn.Module):
 
     if TYPE_CHECKING:
 
-        def __call__(self, x: Tensor, scope: Scope) -> Tensor: ...
+        def __call__(self, x: Tensor, scope: Scope) -> Tensor: ...  # noqa: D102
 
 
 class Posterior(nn.Module):
     """``q(z|x)`` made from features, ``(B, *F) -> Code``. It owns the heads, so any encoder serves.
 
-    A posterior over symbols also has ``embed(codes) -> z`` and ``code_space(context) -> (shape, symbols)``.
+    A posterior over symbols also has ``embed(codes) -> z`` and ``code_space(context) -> (shape,
+    symbols)``.
     """
 
     if TYPE_CHECKING:
 
-        def __call__(self, features: Tensor, scope: Scope) -> Code: ...
+        def __call__(self, features: Tensor, scope: Scope) -> Code: ...  # noqa: D102
 
 
 class Prior(nn.Module):
-    """``p(z)``, or ``p(z|c)`` from ``scope.condition``: a distribution, batch ``()`` or ``(N,)``, event ``Z``."""
+    """``p(z)``, or ``p(z|c)`` from ``scope.condition``: batch ``()`` or ``(N,)``, event ``Z``."""
 
     if TYPE_CHECKING:
 
-        def __call__(self, scope: Scope) -> Distribution: ...
+        def __call__(self, scope: Scope) -> Distribution: ...  # noqa: D102
 
 
 class Decoder(nn.Module):
@@ -247,16 +251,16 @@ class Decoder(nn.Module):
 
     if TYPE_CHECKING:
 
-        def __call__(self, z: Tensor, scope: Scope) -> Tensor: ...
+        def __call__(self, z: Tensor, scope: Scope) -> Tensor: ...  # noqa: D102
 
 
 class Likelihood(nn.Module):
     """``p(x|theta)``, **unreduced**: parameters ``(N, *P)`` to a distribution of batch shape ``(N, *X)``.
 
     Core alone applies the mask and sums over the datum. A likelihood may also have
-    ``fit(batches, epoch)`` (called before the first epoch, as epoch 0, and after each one, with an iterable of
-    ``(parameters, x, mask)`` over the training items) and, like any part, ``report() -> {name: 0-d tensor}`` and
-    ``warnings() -> [sentence]``.
+    ``fit(batches, epoch)`` (called before the first epoch, as epoch 0, and after each one, with an
+    iterable of ``(parameters, x, mask)`` over the training items) and, like any part, ``report()
+    -> {name: 0-d tensor}`` and ``warnings() -> [sentence]``.
     """
 
     def param_shape(self, context: Context) -> Shape:
@@ -265,7 +269,7 @@ class Likelihood(nn.Module):
 
     if TYPE_CHECKING:
 
-        def __call__(self, parameters: Tensor, scope: Scope) -> Distribution: ...
+        def __call__(self, parameters: Tensor, scope: Scope) -> Distribution: ...  # noqa: D102
 
 
 class LossOut:
@@ -277,21 +281,24 @@ class LossOut:
         **terms: Named parts ``(B,)`` of the objective, in nats per item.
     """
 
-    def __init__(self, objective: Tensor, *, critic: Tensor | None = None, **terms: Tensor) -> None:
+    def __init__(
+        self, objective: Tensor, *, critic: Tensor | None = None, **terms: Tensor
+    ) -> None:
         self.objective, self.critic, self.terms = objective, critic, terms
 
 
 class Loss(nn.Module):
     """The objective, from one lazy forward pass: ``Pass -> LossOut``.
 
-    ``samples`` is how many codes of each item it wants (1). A loss may own a module ``critic``, whose parameters a second optimiser trains.
+    ``samples`` is how many codes of each item it wants (1). A loss may own a module ``critic``,
+    whose parameters a second optimiser trains.
     """
 
     samples: int = 1
 
     if TYPE_CHECKING:
 
-        def __call__(self, pass_: Pass) -> LossOut: ...
+        def __call__(self, pass_: Pass) -> LossOut: ...  # noqa: D102
 
 
 class Pass:
@@ -371,7 +378,7 @@ class Pass:
         return self._log_q is not None
 
     def kl(self) -> Tensor:
-        r""":math:`\mathrm{KL}(q(z \mid x) \,\|\, p(z))`, ``(B,)``: closed form where torch has one, else sampled."""
+        r""":math:`\mathrm{KL}(q(z \mid x) \,\|\, p(z))`, ``(B,)``: closed form, or else sampled."""
         made = self._made.get("kl")
         if not isinstance(made, Tensor):
             made = self._made["kl"] = self._divergence()
@@ -397,7 +404,8 @@ def _data(scope: Scope) -> Tensor:
 def reduce_log_prob(p_x: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
     r""":math:`\log p(x)` of each row, ``(N,)``, from the unreduced ``(N, *X)``.
 
-    Where the mask is 0 an entry adds nothing, whatever its value: it is replaced before it is scored.
+    Where the mask is 0 an entry adds nothing, whatever its value: it is replaced before it is
+    scored.
     """
     if mask is None:
         return p_x.log_prob(x).flatten(1).sum(1)
@@ -416,4 +424,3 @@ def warnings(part: nn.Module) -> Sequence[str]:
     """Sentences a part wants said about its state; none by default."""
     made = getattr(part, "warnings", None)
     return made() if callable(made) else ()
-

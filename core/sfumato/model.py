@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -73,11 +72,12 @@ class Plan:
 
 
 class Model(nn.Module):
-    """An assembled model. Make one with :func:`sfumato.build`, :func:`~sfumato.train` or :func:`~sfumato.load`.
+    """An assembled model, from :func:`sfumato.build`, :func:`~sfumato.train` or :func:`~sfumato.load`.
 
-    Data go in and come out in the model's space: what :attr:`contract` calls the values that the model sees.
-    Methods that evaluate (all but :meth:`encode`, :meth:`decode` and :meth:`forward`) run in evaluation mode
-    and without gradients. A ``seed`` of None is fresh, drawn from torch's global generator.
+    Data go in and come out in the model's space: what :attr:`contract` calls the values that the
+    model sees. Methods that evaluate (all but :meth:`encode`, :meth:`decode` and :meth:`forward`)
+    run in evaluation mode and without gradients. A ``seed`` of None is fresh, drawn from torch's
+    global generator.
 
     Args:
         spec: The resolved spec.
@@ -155,7 +155,7 @@ class Model(nn.Module):
         mode: Literal["mean", "draw"] = "mean",
         condition: Array | None = None,
     ) -> Tensor:
-        """Generate data, ``(n, *X)``: ``z`` from the prior, then the mean of ``p(x|z)``, or a draw from it."""
+        """Generate data, ``(n, *X)``: ``z`` from the prior, then the mean of ``p(x|z)``, or a draw."""
         seed = fresh_seed() if seed is None else seed
         with self._evaluating(), keyed_global(self.device, seed, "sample"):
             scope = self.scope(None, condition)
@@ -186,7 +186,8 @@ class Model(nn.Module):
             x0: ``(*X)`` or ``(1, *X)``.
             x1: Likewise.
             steps: How many points, both ends included.
-            path: ``linear``, or ``slerp``: along the great circle, the length going linearly (Shoemake, 1985).
+            path: ``linear``, or ``slerp``: along the great circle, the length going linearly
+                (Shoemake, 1985).
         """
         if steps < 2:  # noqa: PLR2004 - both ends
             msg = f"steps = {steps}: an interpolation has two ends"
@@ -213,7 +214,8 @@ class Model(nn.Module):
 
         .. math:: E_{q(z|x)}[\log p(x \mid z)] - \mathrm{KL}(q(z \mid x) \,\|\, p(z)) \le \log p(x)
 
-        The expectation is over ``samples`` draws; the divergence has its closed form where there is one.
+        The expectation is over ``samples`` draws; the divergence has its closed form where there
+        is one.
 
         Raises:
             NoDensityError: The model defines no density, such as a plain autoencoder.
@@ -231,7 +233,7 @@ class Model(nn.Module):
         condition: Array | None = None,
         mask: Array | None = None,
     ) -> dict[str, Tensor]:
-        """The ELBO and its terms, each ``(B,)`` nats: ``reconstruction`` (of samples of ``q(z|x)``), ``kl``, ``elbo``.
+        """The ELBO and its terms, each ``(B,)`` nats: ``reconstruction``, ``kl`` and ``elbo``.
 
         A model without a density has the reconstruction alone.
         """
@@ -253,8 +255,9 @@ class Model(nn.Module):
         .. math:: \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x \mid z_k)\, p(z_k)}{q(z_k \mid x)},
                   \qquad z_k \sim q(z \mid x)
 
-        A lower bound in expectation, which rises to :math:`\log p(x)` with ``K``. Memory does not grow with
-        ``samples`` or ``B``, and the result does not depend on ``batch_size`` but for rounding.
+        A lower bound in expectation, which rises to :math:`\log p(x)` with ``K``. Memory does not
+        grow with ``samples`` or ``B``, and the result does not depend on ``batch_size`` but for
+        rounding.
 
         References:
             | Importance Weighted Autoencoders (Burda et al., 2016)
@@ -286,18 +289,13 @@ class Model(nn.Module):
                 ]
             )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model as one ``.safetensors`` file whose header holds all that is needed to load it."""
-        from sfumato.artifact import save  # noqa: PLC0415 - artifact builds on model
-
-        save(self, path)
-
     # ---- what training and evaluation build on --------------------------------------------------
 
     def forward(self, scope: Scope) -> LossOut:
         """One training pass over the scope's ``B`` items: the objective and its terms, each ``(B,)``.
 
-        Core adds the code's own terms to the objective, and reports the ELBO wherever it is defined.
+        Core adds the code's own terms to the objective, and reports the ELBO wherever it is
+        defined.
         """
         pass_ = Pass(
             self.infer(scope),
@@ -479,9 +477,7 @@ class Model(nn.Module):
 
     def _pass(self, scope: Scope, samples: int, source: ItemNoise) -> Pass:
         scope = replace(scope, source=source)
-        return Pass(
-            self.infer(scope), scope, samples, prior=self._p_z, likelihood=self.unreduced
-        )
+        return Pass(self.infer(scope), scope, samples, prior=self._p_z, likelihood=self.unreduced)
 
     def _importance(self, scope: Scope, samples: int, block: int, seed: int, first: int) -> Tensor:
         """Streaming log-mean-exp over blocks of samples; every block has its own keyed noise."""
@@ -509,8 +505,7 @@ def takes(part: nn.Module, arguments: int) -> bool:
 
 
 def _rows(scope: Scope, rows: slice) -> Scope:
-    cut = {n: getattr(scope, n) for n in ("x", "condition", "mask")}
-    return replace(scope, **{n: None if t is None else t[rows] for n, t in cut.items()})
+    return scope.each(lambda tensor: tensor[rows])
 
 
 def _chunks(scope: Scope, rows: int) -> Iterator[tuple[int, Scope]]:
@@ -528,5 +523,5 @@ def _slerp(z0: Tensor, z1: Tensor, t: Tensor) -> Tensor:
     direction = (
         torch.sin((1 - t) * angle) * (z0 / length0) + torch.sin(t * angle) * (z1 / length1)
     ) / torch.sin(angle)
-    return direction * torch.lerp(length0, length1, t)
-
+    walked: Tensor = direction * torch.lerp(length0, length1, t)
+    return walked

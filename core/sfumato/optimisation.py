@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules: torch.optim's own, with their options.
 
-Every schedule advances once an optimiser step, and its lengths are in steps; a length that is not given is
-the whole run.
+Every schedule advances once an optimiser step, and its lengths are in steps; a length that is not
+given is the whole run.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def one_cycle(
     div_factor: Positive = 25.0,
     final_div_factor: Positive = 1e4,
 ) -> lr_scheduler.LRScheduler:
-    """Up to ``max_lr`` and down again (Smith and Topin, 2018), :class:`torch.optim.lr_scheduler.OneCycleLR`."""
+    """Up to ``max_lr`` and down (Smith and Topin, 2018), :class:`~torch.optim.lr_scheduler.OneCycleLR`."""
     return lr_scheduler.OneCycleLR(
         optimizer,
         max_lr,

@@ -51,12 +51,13 @@ def spelled_out(part: Any) -> Any:
 NestedPart = Annotated[SerializeAsAny[Nested], BeforeValidator(spelled_out)]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def config_model(entry: Entry) -> type[Part]:
     """The pydantic model of a part's options.
 
     Raises:
-        PluginError: The part fails to import, or an option has no annotation or one that JSON cannot carry.
+        PluginError: The part fails to import, or an option has no annotation or one that JSON
+            cannot carry.
     """
     said = describe_options(entry)
     fields: dict[str, Any] = {"type": (Literal[entry.reference], entry.reference)}
@@ -76,7 +77,8 @@ _EMPTY = inspect.Parameter.empty
 def signature(entry: Entry) -> dict[str, tuple[Any, Any]]:
     """Keyword-only parameters of a part: annotation and default of each.
 
-    Only their annotations are evaluated, so the rest of a signature may name what is not importable.
+    Only their annotations are evaluated, so the rest of a signature may name what is not
+    importable.
     """
     target = entry.load()
     function: Any = target.__init__ if inspect.isclass(target) else target
@@ -160,6 +162,6 @@ def _leaves(annotation: Any) -> set[Any]:
 def _broken(entry: Entry, what: str) -> PluginError:
     message = f"{entry.kind} {entry.name!r} of {entry.distribution} {entry.version}: {what}"
     return PluginError(
-        message, hint="options are int, float, str, bool, None, Literal, and lists or dicts of these"
+        message,
+        hint="options are int, float, str, bool, None, Literal, and lists or dicts of these",
     )
-

@@ -31,7 +31,8 @@ def picture_grid(
     """A grid of data as PNG bytes, row by row.
 
     Args:
-        items: ``(n, *X)``: ``X`` is ``(C, H, W)`` with 1 or 3 channels, ``(H, W)``, or ``(D,)``, a strip.
+        items: ``(n, *X)``: ``X`` is ``(C, H, W)`` with 1 or 3 channels, ``(H, W)``, or ``(D,)``, a
+            strip.
         columns: Items a row.
         low: Value shown black; what is below is black too.
         high: Value shown white; what is above is white too.
@@ -47,7 +48,9 @@ def picture_grid(
     levels = ((images.float() - low) / span).clamp(0, 1).mul(255).round().to(torch.uint8)
     rows = math.ceil(n / columns)
     canvas = torch.full(
-        (rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 128, dtype=torch.uint8
+        (rows * (height + gap) - gap, columns * (width + gap) - gap, channels),
+        128,
+        dtype=torch.uint8,
     )
     for index, level in enumerate(levels):
         top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)

@@ -1,8 +1,8 @@
 """Where every random number comes from.
 
-A random choice has a key ``(seed, purpose, step)``; its stream is a function of the key alone. So a run
-depends neither on what was drawn before nor on how its work is scheduled, and to resume it needs no saved
-generator state. Streams differ between kinds of device.
+A random choice has a key ``(seed, purpose, step)``; its stream is a function of the key alone. So
+a run depends neither on what was drawn before nor on how its work is scheduled, and to resume it
+needs no saved generator state. Streams differ between kinds of device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def fresh_seed() -> int:
     return int(torch.randint(2**62, ()).item())
 
 
-def generator(device: torch.device | str, seed: int, purpose: str, *steps: int) -> torch.Generator:
+def keyed_generator(
+    device: torch.device | str, seed: int, purpose: str, *steps: int
+) -> torch.Generator:
     """A generator at the start of the stream of its key."""
     return torch.Generator(device=device).manual_seed(key(seed, purpose, *steps))
 
@@ -116,10 +118,11 @@ class BatchNoise:
         rows: slice = slice(None),
         total: int | None = None,
     ) -> None:
-        self._generator = generator(device, seed, purpose, step)
+        self._generator = keyed_generator(device, seed, purpose, step)
         self._dtype, self._rows, self._total = dtype, rows, total
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
+        """Draw noise of ``shape`` ``(K, B, ...)``."""
         k, b, *event = shape
         drawn = torch.randn(
             (k, self._total or b, *event),
@@ -157,6 +160,7 @@ class ItemNoise:
         self._key, self._draws = key(seed, purpose, block), 0
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
+        """Draw noise of ``shape`` ``(K, B, ...)``."""
         k, b, *event = shape
         rows = []
         for item in range(self._first, self._first + b):

@@ -82,7 +82,9 @@ class Entry:
             )
             raise PluginError(msg, hint="ask its author, or reinstall it") from error
         if not callable(found) and self.kind != "hooks":
-            msg = f"{self.kind} {self.name!r} of {self.distribution}: {self.target} is not callable"
+            msg = (
+                f"{self.kind} {self.name!r} of {self.distribution}: {self.target} is not callable"
+            )
             raise PluginError(msg)
         return found  # type: ignore[no-any-return]  # an Any that was just found callable
 
@@ -91,8 +93,8 @@ class Registry:
     """The parts that are installed and allowed.
 
     Args:
-        allow: ``all``, ``none`` or distributions separated by commas; ``SFUMATO_PLUGINS`` by default. First-party
-            parts are always allowed. What is not allowed is never imported.
+        allow: ``all``, ``none`` or distributions separated by commas; ``SFUMATO_PLUGINS`` by
+            default. First-party parts are always allowed. What is not allowed is never imported.
     """
 
     def __init__(self, allow: str | None = None) -> None:
@@ -138,9 +140,7 @@ class Registry:
         wanted = _normalized(distribution)
         of_kind = self.of_kind(kind)
         found = [
-            e
-            for e in of_kind
-            if e.name == name and wanted in ("", _normalized(e.distribution))
+            e for e in of_kind if e.name == name and wanted in ("", _normalized(e.distribution))
         ]
         # A first-party name means the first-party part, whoever else claims it.
         found = [e for e in found if e.distribution == PROJECT] or found
@@ -148,13 +148,17 @@ class Registry:
             raise self._unknown(kind, reference, sorted({e.name for e in of_kind}))
         if len(found) > 1:
             msg = f"{kind} {name!r} is provided by several plugins"
-            raise UnknownPartError(msg, hint=f"write one of {', '.join(e.reference for e in found)}")
+            raise UnknownPartError(
+                msg, hint=f"write one of {', '.join(e.reference for e in found)}"
+            )
         return found[0]
 
     @staticmethod
     def _unknown(kind: str, reference: str, names: list[str]) -> SfumatoError:
         near = difflib.get_close_matches(reference, names, 1)
-        guess = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(names) or 'none'}"
+        guess = (
+            f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(names) or 'none'}"
+        )
         return UnknownPartError(
             f'unknown {kind} "{reference}"', hint=f"{guess}  see: sfumato list {kind}"
         )
@@ -179,6 +183,11 @@ class Registry:
 
 
 _GROUPS = frozenset(f"{PROJECT}.{kind}" for kind in KINDS)
+
+
+def own_version() -> str:
+    """The version of sfumato that is installed."""
+    return metadata.version(PROJECT)
 
 
 def _normalized(distribution: str) -> str:

@@ -1,4 +1,7 @@
-"""From text to a resolved spec: strict JSON, overrides, family, parts, defaults. All problems at once."""
+"""From text to a resolved spec: strict JSON, overrides, family, parts, defaults.
+
+All problems at once.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ def load_spec(
 
     Args:
         source: Path of a JSON file, or its content as a mapping, or a spec.
-        overrides: ``"training.epochs=5"``: a dotted path and a JSON value (text that is not JSON is a string).
+        overrides: ``"training.epochs=5"``: a dotted path and a JSON value (text that is not JSON
+            is a string).
         parts: Where parts are looked up.
 
     Returns:
@@ -80,14 +84,15 @@ def merge(base: Any, top: Any) -> Any:
 
 
 def _read(source: Any) -> tuple[Raw, Place, Path]:
+    place: Place = _nowhere
     if isinstance(source, Spec):
-        return source.to_json(), lambda _: None, source.base
+        return source.to_json(), place, source.base
     if isinstance(source, Mapping):
         try:
             text = json.dumps(dict(source), allow_nan=False)
         except (TypeError, ValueError) as error:
             raise SpecError([Problem("K101", "", f"not JSON data: {error}")]) from None
-        value, place, base = loads(text)[0], (lambda _: None), Path()
+        value, base = loads(text)[0], Path()
     elif isinstance(source, str | os.PathLike):
         path = Path(source)
         value, place = loads(_text(path), str(path))
@@ -98,6 +103,11 @@ def _read(source: Any) -> tuple[Raw, Place, Path]:
     if not isinstance(value, dict):
         raise SpecError([Problem("K202", "", "a spec is a JSON object", where=place(""))])
     return value, place, base
+
+
+def _nowhere(_: str) -> str | None:
+    """Data have no lines."""
+    return None
 
 
 def _text(path: Path) -> str:
@@ -121,7 +131,7 @@ def overridden(raw: Raw, override: str) -> Raw:
     try:
         value = loads(text)[0]
     except SpecError:
-        if text[:1] in ('{', '[', '"'):
+        if text[:1] in ("{", "[", '"'):
             raise
         value = text
     for name in reversed(path.split(".")):
@@ -139,7 +149,9 @@ class _Resolver:
     def resolve(self, raw: Raw, base: Path) -> Spec:
         self._closed(raw, TOP, "")
         if raw.get("format", FORMAT) != FORMAT:
-            self._add("K206", "/format", f"format {raw['format']!r} is not {FORMAT}, the one known")
+            self._add(
+                "K206", "/format", f"format {raw['format']!r} is not {FORMAT}, the one known"
+            )
         data = self._part("data", raw["data"], "/data") if raw.get("data") is not None else None
         model = self._model(self._object(raw, "model"))
         training = self._training(self._object(raw, "training"))
@@ -164,7 +176,9 @@ class _Resolver:
             elif kind != "likelihood" and known:
                 hint = f'add "family": "vae", or name it; see: sfumato list {kind}'
                 self._add("K204", f"/model/{kind}", f"the {kind} is missing", hint)
-        rest = {k: v for k, v in complete.items() if k in ModelSpec.model_fields and k not in PARTS}
+        rest = {
+            k: v for k, v in complete.items() if k in ModelSpec.model_fields and k not in PARTS
+        }
         return self._filled(ModelSpec, rest, made, "/model")
 
     def _family(self, raw: Any) -> Raw | None:
@@ -207,7 +221,9 @@ class _Resolver:
         for name, inner in nested.items():
             value = raw.get(name, getattr(config, name, None))
             if value is not None:
-                inner_raw = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+                inner_raw = (
+                    value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+                )
                 part = self._part(inner, inner_raw, pointer(at, name))
                 config = config.model_copy(update={name: part}) if config else None
         return config
@@ -256,7 +272,12 @@ class _Resolver:
         self._add("K201", pointer(at, name), f'unknown key "{name}"', hint)
 
     def _explain(
-        self, error: ValidationError, raw: Raw, at: str, known: list[str], skip: tuple[str, ...] = ()
+        self,
+        error: ValidationError,
+        raw: Raw,
+        at: str,
+        known: list[str],
+        skip: tuple[str, ...] = (),
     ) -> None:
         """Turn pydantic's list into problems: one a place, alternatives of a union joined."""
         said: dict[str, list[str]] = {}
@@ -290,9 +311,12 @@ class _Resolver:
 def _navigate(raw: Any, location: tuple[int | str, ...], at: str) -> tuple[str, Any]:
     """Follow a pydantic location as far as it exists in ``raw``: it also holds names of union members."""
     for step in location:
-        if isinstance(raw, dict) and step in raw:
-            raw, at = raw[step], pointer(at, step)
-        elif isinstance(raw, list) and isinstance(step, int) and step < len(raw):
+        inside = (
+            step in raw
+            if isinstance(raw, dict)
+            else isinstance(raw, list) and isinstance(step, int) and step < len(raw)
+        )
+        if inside:
             raw, at = raw[step], pointer(at, step)
     return at, raw
 

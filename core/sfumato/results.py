@@ -108,8 +108,9 @@ class VariantRun:
         seed: Its seed.
         path: Its run folder, or None.
         seconds: Training time.
-        history: One mapping an epoch, as in ``metrics.jsonl``: ``epoch``, ``step``, ``seconds``, ``train`` and
-            ``valid`` (each ``{term: nats per item}``) and ``parts`` (what parts report).
+        history: One mapping an epoch, as in ``metrics.jsonl``: ``epoch``, ``step``, ``seconds``,
+            ``train`` and ``valid`` (each ``{term: nats per item}``) and ``parts`` (what parts
+            report).
         kept_epoch: The epoch whose weights were kept.
         figures: Test figures by name.
         warnings: What parts want said about their state.
@@ -131,7 +132,8 @@ class Pictures:
     Args:
         reconstructions: ``(m, *X)`` of the comparison's originals.
         samples: ``(n, *X)``: means of ``p(x|z)`` at codes drawn from the prior with a shared seed.
-        interpolations: ``(rows, steps, *X)`` between the same pairs of originals, linear in code space.
+        interpolations: ``(rows, steps, *X)`` between the same pairs of originals, linear in code
+            space.
     """
 
     reconstructions: Tensor

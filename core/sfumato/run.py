@@ -29,6 +29,7 @@ from sfumato.data import Splits
 from sfumato.errors import ArtifactError, SpecError
 from sfumato.files import append_line, make_folder, write_json
 from sfumato.model import Model
+from sfumato.registry import own_version
 from sfumato.resolve import load_spec
 from sfumato.spec import Spec
 from sfumato.strict_json import loads
@@ -42,8 +43,8 @@ class Run:
 
     Args:
         model: The weights that were kept, in evaluation mode.
-        metrics: One mapping an epoch: ``epoch``, ``step``, ``seconds``, ``lr``, ``train`` and ``valid``
-            (``{term: nats per item}``) and ``parts`` (what parts report).
+        metrics: One mapping an epoch: ``epoch``, ``step``, ``seconds``, ``lr``, ``train`` and
+            ``valid`` (``{term: nats per item}``) and ``parts`` (what parts report).
         path: The run folder, or None.
         kept_epoch: The epoch whose weights were kept.
         seconds: Training time, validation included.
@@ -127,11 +128,9 @@ class RunFolder:
 
 def environment(device: torch.device) -> Json:
     """Versions, platform, device and threads: what a figure may depend on besides its spec."""
-    from sfumato import __version__  # noqa: PLC0415 - read when it is needed
-
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
-        "sfumato": __version__,
+        "sfumato": own_version(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -158,7 +157,9 @@ def read_run(path: str | os.PathLike[str]) -> tuple[Spec, Mapping[str, Any]]:
         msg = f"{folder} is not a run folder: it lacks spec.json or run.json"
         raise ArtifactError(msg, hint="make one with: sfumato train SPEC --out RUN")
     try:
-        about = loads((folder / "run.json").read_text(encoding="utf-8"), str(folder / "run.json"))[0]
+        about = loads((folder / "run.json").read_text(encoding="utf-8"), str(folder / "run.json"))[
+            0
+        ]
         base = Path(about["data"]["base"])
         spec = load_spec(folder / "spec.json")
     except (SpecError, KeyError, TypeError, UnicodeDecodeError) as error:

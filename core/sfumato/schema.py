@@ -1,6 +1,7 @@
 """JSON Schema (2020-12) of specs, with every installed part in it.
 
-Options are chosen by ``if``/``then`` on ``type``: with ``oneOf`` a validator could only say that nothing matched.
+Options are chosen by ``if``/``then`` on ``type``: with ``oneOf`` a validator could only say that
+nothing matched.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ def json_schema(parts: Registry = registry) -> Schema:
     """The schema of specs. Parts that fail to import are left out."""
     maker = _Maker(parts)
     model = _described(ModelSpec)
-    kinds: dict[str, Schema] = {kind: maker.choice(kind, parts.of_kind(kind)) for kind in (*PARTS, "family")}
+    kinds: dict[str, Schema] = {
+        kind: maker.choice(kind, parts.of_kind(kind)) for kind in (*PARTS, "family")
+    }
     model["properties"] = {**model["properties"], **kinds}
     model["required"] = []
     training = _described(TrainingSpec)
@@ -45,7 +48,7 @@ def json_schema(parts: Registry = registry) -> Schema:
     }
 
 
-def _described(model: type[ModelSpec] | type[TrainingSpec]) -> Schema:
+def _described(model: type[ModelSpec | TrainingSpec]) -> Schema:
     schema = model.model_json_schema()
     schema.pop("$defs", None)
     for name in (*PARTS, "optimizer", "schedule"):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validat
 from sfumato.options import Part
 from sfumato.strict_json import dumps
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 DEFAULT_EPOCHS = 100
 
 
@@ -52,7 +52,8 @@ class TrainingSpec(_Frozen):
         schedule: Learning-rate schedule, or None.
         clip_norm: Greatest norm of the gradient, or None.
         patience: Stop after so many epochs without a better validation objective, or None.
-        keep: Which weights are the result: of the ``best`` epoch by validation objective, or of the ``last``.
+        keep: Which weights are the result: of the ``best`` epoch by validation objective, or of
+            the ``last``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``float32``, ``float64`` or ``bf16`` (autocast; weights stay float32).
         seed: Seed of weights, order and noise.

@@ -1,7 +1,7 @@
 """JSON without its ambiguities, and with positions.
 
-Refused: duplicate keys, NaN and Infinity, nesting deeper than 32, texts over 1 MiB. Integral floats become
-integers, so that ``64`` and ``64.0`` mean one thing and hash to one thing.
+Refused: duplicate keys, NaN and Infinity, nesting deeper than 32, texts over 1 MiB. Integral
+floats become integers, so that ``64`` and ``64.0`` mean one thing and hash to one thing.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class _Reader:
     def _string(self, here: str) -> str:
         begin = self._at
         try:
-            value, self._at = scanstring(self._text, begin + 1, True)  # noqa: FBT003 - positional only
+            value, self._at = scanstring(self._text, begin + 1, True)
         except json.JSONDecodeError as error:
             raise self._problem("K101", here, error.msg, error.pos) from None
         return str(value)

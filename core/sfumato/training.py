@@ -59,8 +59,9 @@ def train(
 
     Args:
         spec: A spec, a mapping or a path.
-        data: A tensor or array ``(n, *X)`` (see :func:`sfumato.as_splits` for how it is divided), a mapping of
-            ``train``, ``valid`` and ``test`` arrays, or :class:`sfumato.Splits`. The spec's own by default.
+        data: A tensor or array ``(n, *X)`` (see :func:`sfumato.as_splits` for how it is divided),
+            a mapping of ``train``, ``valid`` and ``test`` arrays, or :class:`sfumato.Splits`. The
+            spec's own by default.
         out: Run folder to write; None writes nothing.
         device: Instead of the spec's.
         seed: Instead of the spec's.
@@ -73,7 +74,8 @@ def train(
 
     Raises:
         SpecError: The spec is wrong, or its parts do not fit the data.
-        DataError: The data cannot be used; :class:`SupportError` if the likelihood cannot score them.
+        DataError: The data cannot be used; :class:`SupportError` if the likelihood cannot score
+            them.
         DeviceError: No such device.
         OutputError: ``out`` cannot be written, or has content.
         NonFiniteError: A loss term stopped being finite; it names the step and the term.
@@ -111,8 +113,8 @@ def check_support(model: Model, splits: Splits) -> None:
 class Trainer:
     """One training of one model.
 
-    Every random choice is keyed by the seed and the step, so the state of a run is its step, the weights, and
-    the state of optimisers and schedules.
+    Every random choice is keyed by the seed and the step, so the state of a run is its step, the
+    weights, and the state of optimisers and schedules.
 
     Args:
         model: Freshly assembled.
@@ -355,9 +357,7 @@ class _Optimisers:
 
 
 def _assign(parameters: list[nn.Parameter], objective: Tensor, *, retain: bool) -> None:
-    gradients = torch.autograd.grad(
-        objective, parameters, retain_graph=retain, allow_unused=True
-    )
+    gradients = torch.autograd.grad(objective, parameters, retain_graph=retain, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
 

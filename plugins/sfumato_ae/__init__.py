@@ -2,9 +2,9 @@ r"""The plain autoencoder: a point for a code, and reconstruction alone as its o
 
 .. math:: \min \; E_x\left[-\log p(x \mid z = f(x))\right]
 
-A point has no density, so this objective bounds nothing and there is no divergence. The family still names a
-prior, from which :meth:`sfumato.Model.sample` draws: nothing in training made the codes resemble it, and a
-picture of such samples shows why an autoencoder does not generate.
+A point has no density, so this objective bounds nothing and there is no divergence. The family
+still names a prior, from which :meth:`sfumato.Model.sample` draws: nothing in training made the
+codes resemble it, and a picture of such samples shows why an autoencoder does not generate.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ class Reconstruction(Loss):
 
     .. math:: -\log p_\theta(x \mid z)
 
-    In nats per item, constants included: on equal outputs it equals the reconstruction term of the ELBO.
+    In nats per item, constants included: on equal outputs it equals the reconstruction term of the
+    ELBO.
 
     Shape:
         every term ``(B,)``, core averages.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context) -> None:  # noqa: ARG002 - every part is offered it
         super().__init__()
 
     def forward(self, pass_: Pass) -> LossOut:
@@ -57,5 +58,8 @@ class Reconstruction(Loss):
 
 
 def ae() -> dict[str, Any]:
-    """Plain autoencoder: posterior ``delta``, loss ``reconstruction``; samples from a standard normal."""
+    """Plain autoencoder: posterior ``delta``, loss ``reconstruction``.
+
+    Samples from a standard normal.
+    """
     return {"posterior": "delta", "prior": "standard_normal", "loss": "reconstruction"}

@@ -1,7 +1,8 @@
 r"""The β-VAE: a weight on the divergence, its warm-up, and the capacity schedule of Burgess et al.
 
 References:
-    | beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework (Higgins et al., 2017)
+    | beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework (Higgins et
+      al., 2017)
     | https://openreview.net/forum?id=Sy2fzU9gl
     | Understanding disentangling in beta-VAE (Burgess et al., 2018)
     | https://arxiv.org/abs/1804.03599
@@ -33,19 +34,21 @@ class BetaElbo(Loss):
         -\log p_\theta(x \mid z) + \beta_t \, \mathrm{KL}(q_\phi(z \mid x) \,\|\, p(z)),
         \qquad z \sim q_\phi(z \mid x)
 
-    with :math:`\beta_t = \beta \min(1, t / \text{warm\_up})` at step :math:`t`; or, with a capacity,
+    with :math:`\beta_t = \beta \min(1, t / \text{warm\_up})` at step :math:`t`; or, with a
+    capacity,
 
     .. math::
         -\log p_\theta(x \mid z)
           + \beta \, \bigl|\mathrm{KL}(q_\phi(z \mid x) \,\|\, p(z)) - C_t\bigr|,
         \qquad C_t = C \min(1, t / \text{capacity\_steps})
 
-    for each item, as equation 8 of Burgess et al. writes it. At :math:`\beta = 1`, warmed up and without a
-    capacity, its expectation bounds :math:`-\log p_\theta(x)` from above. Terms are in nats per item; the
-    reported ``kl`` carries no weight.
+    for each item, as equation 8 of Burgess et al. writes it. At :math:`\beta = 1`, warmed up and
+    without a capacity, its expectation bounds :math:`-\log p_\theta(x)` from above. Terms are in
+    nats per item; the reported ``kl`` carries no weight.
 
     References:
-        | beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework (Higgins et al., 2017)
+        | beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework
+          (Higgins et al., 2017)
         | https://openreview.net/forum?id=Sy2fzU9gl
         | Understanding disentangling in beta-VAE (Burgess et al., 2018)
         | https://arxiv.org/abs/1804.03599
@@ -65,7 +68,7 @@ class BetaElbo(Loss):
 
     def __init__(
         self,
-        context: Context,
+        context: Context,  # noqa: ARG002 - every part is offered it
         *,
         beta: Weight = 4.0,
         warm_up: WarmUp = 0,

@@ -17,8 +17,8 @@ class BernoulliLikelihood(Likelihood):
     .. math:: \log p(x \mid \theta) = \sum_i x_i \log s(\theta_i) + (1 - x_i) \log s(-\theta_i),
               \qquad s(\theta) = 1 / (1 + e^{-\theta})
 
-    A density for values 0 and 1 alone. On grey values the same formula is no density (it does not sum to one;
-    see Loaiza-Ganem and Cunningham, 2019), so such data are refused: binarize them.
+    A density for values 0 and 1 alone. On grey values the same formula is no density (it does not
+    sum to one; see Loaiza-Ganem and Cunningham, 2019), so such data are refused: binarize them.
 
     References:
         | The continuous Bernoulli (Loaiza-Ganem and Cunningham, 2019)
@@ -28,7 +28,7 @@ class BernoulliLikelihood(Likelihood):
         ``(N, *X) -> `` batch ``(N, *X)``.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context) -> None:  # noqa: ARG002 - every part is offered it
         super().__init__()
 
     def forward(self, parameters: Tensor, scope: Scope) -> Bernoulli:

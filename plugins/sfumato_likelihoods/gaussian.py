@@ -17,8 +17,9 @@ from sfumato import Context, Likelihood, Scope
 Positive = Annotated[float, Field(gt=0)]
 Scale = Literal["learned", "learned_per_dimension", "optimal"]
 _AT_MINIMUM = 1.05
-# Adam moves a parameter by about its learning rate a step whatever the gradient. At 1e-3 a bare log-scale would
-# need thousands of steps to follow the residuals, and a model whose scale lags behind collapses.
+# Adam moves a parameter by about its learning rate a step, whatever the gradient. At 1e-3 a bare
+# log-scale would need thousands of steps to follow the residuals, and a model whose scale lags
+# behind them collapses.
 _GAIN = 10.0
 
 
@@ -32,14 +33,15 @@ class GaussianLikelihood(Likelihood):
     The scale :math:`\sigma` is one of
 
     * a number: fixed;
-    * ``"learned"``: one parameter, :math:`\sigma = \sigma_{\min} e^{\mathrm{softplus}(10 r)}`, which starts at
-      the root mean squared residual of the untrained model;
+    * ``"learned"``: one parameter, :math:`\sigma = \sigma_{\min} e^{\mathrm{softplus}(10 r)}`,
+      which starts at the root mean squared residual of the untrained model;
     * ``"learned_per_dimension"``: likewise, one parameter a value of the datum;
-    * ``"optimal"``: :math:`\sigma^2` = the mean squared residual over the training set, in closed form before
-      the first epoch and after each one, a buffer that is frozen in between (Rybkin et al., 2021).
+    * ``"optimal"``: :math:`\sigma^2` = the mean squared residual over the training set, in closed
+      form before the first epoch and after each one, a buffer that is frozen in between (Rybkin et
+      al., 2021).
 
-    A value that never changes would buy unbounded density, so :math:`\sigma \ge \sigma_{\min}`, and a scale
-    within 5 % of that bound is reported.
+    A value that never changes would buy unbounded density, so :math:`\sigma \ge \sigma_{\min}`,
+    and a scale within 5 % of that bound is reported.
 
     References:
         | Simple and Effective VAE Training with Calibrated Decoders (Rybkin et al., 2021)
@@ -89,9 +91,7 @@ class GaussianLikelihood(Likelihood):
         del scope
         return Normal(parameters, self.sigma.expand_as(parameters), validate_args=False)
 
-    def fit(
-        self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]], epoch: int
-    ) -> None:
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]], epoch: int) -> None:
         r"""Set the scale to the root of the mean squared residual over ``(means, x, mask)``.
 
         An optimal scale after every epoch; a learned one before the first, where it starts.
@@ -125,7 +125,8 @@ class GaussianLikelihood(Likelihood):
         low = int((self.sigma.detach() < _AT_MINIMUM * self.sigma_min).sum())
         if not low:
             return []
-        return [
+        said = (
             f"sigma is at its minimum {self.sigma_min:g} in {low} of {self.sigma.numel()} scales: "
             "the density is as high as this bound lets it be, so it says little about the model"
-        ]
+        )
+        return [said]

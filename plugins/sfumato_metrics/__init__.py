@@ -1,7 +1,7 @@
 """What a model is measured by: its reconstruction, its ELBO and its importance-weighted likelihood.
 
-A metric is a callable with typed keywords that returns ``(model, split, seed) -> {name: Figure}``; the split is as
-the model sees it.
+A metric is a callable with typed keywords that returns ``(model, split, seed) -> {name: Figure}``;
+the split is as the model sees it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from sfumato import Figure, Model, NoDensityError, Split
 Metric = Callable[[Model, Split, int], dict[str, Figure]]
 Samples = Annotated[int, Field(ge=1, description="Importance samples of each item.")]
 NATS = "nats per item"
-_RECONSTRUCTION = "−log p(x|z) with z drawn from q(z|x), or the point itself; every constant included"
+_RECONSTRUCTION = (
+    "−log p(x|z) with z drawn from q(z|x), or the point itself; every constant included"
+)
 _MSE = "squared error of the mean of p(x|z) at the mode of q(z|x), averaged over values"
 _ELBO = "evidence lower bound at β = 1, one sample an item: E_q[log p(x|z)] − KL(q(z|x) ‖ p(z))"
 _KL = "KL(q(z|x) ‖ p(z)), the rate: nats that a code carries beyond the prior"
@@ -46,7 +48,10 @@ def reconstruction() -> Metric:
 
 
 def elbo() -> Metric:
-    """The evidence lower bound at β = 1 and its divergence; not defined for a model without a density."""
+    """The evidence lower bound at β = 1 and its divergence.
+
+    Not defined for a model without a density.
+    """
 
     def measure(model: Model, split: Split, seed: int) -> dict[str, Figure]:
         terms = model.terms(split.x, seed=seed, condition=split.condition, mask=split.mask)

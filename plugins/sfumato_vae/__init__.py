@@ -17,7 +17,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 
 from sfumato import Context, Density, Loss, LossOut, Pass, Posterior, Prior, Scope
 
@@ -58,7 +58,7 @@ class StandardNormal(Prior):
         self.register_buffer("zero", torch.zeros(context.z_shape), persistent=False)
         self.register_buffer("one", torch.ones(context.z_shape), persistent=False)
 
-    def forward(self, scope: Scope) -> Independent:
+    def forward(self, scope: Scope) -> Distribution:
         """Make the prior."""
         del scope
         return _normal(self.zero, self.one, self.zero.dim())
@@ -82,7 +82,7 @@ class Elbo(Loss):
         every term ``(B,)``, core averages.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context) -> None:  # noqa: ARG002 - every part is offered it
         super().__init__()
 
     def forward(self, pass_: Pass) -> LossOut:
@@ -96,5 +96,5 @@ def vae() -> dict[str, Any]:
     return {"posterior": "gaussian", "prior": "standard_normal", "loss": "elbo"}
 
 
-def _normal(mean: Tensor, sigma: Tensor, dims: int = 1) -> Independent:
+def _normal(mean: Tensor, sigma: Tensor, dims: int = 1) -> Distribution:
     return Independent(Normal(mean, sigma, validate_args=False), dims, validate_args=False)

@@ -1,4 +1,7 @@
-"""The command line. Commands are imported when they are called: ``--help`` imports neither torch nor pydantic."""
+"""The command line.
+
+Commands are imported when they are called: ``--help`` imports neither torch nor pydantic.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +55,9 @@ class _Lazy(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
     if wanted:
-        from sfumato import __version__  # noqa: PLC0415 - read when it is needed
+        from sfumato.registry import own_version
 
-        click.echo(f"sfumato {__version__}")
+        click.echo(f"sfumato {own_version()}")
         ctx.exit()
 
 

@@ -22,13 +22,17 @@ def list_parts(kind: str | None, *, as_json: bool) -> None:
     kinds = [kind] if kind else KINDS
     rows = {k: registry.of_kind(k) for k in kinds}
     if as_json:
-        options.print_json({k: [{"name": e.reference, **e.provenance} for e in v] for k, v in rows.items()})
+        options.print_json(
+            {k: [{"name": e.reference, **e.provenance} for e in v] for k, v in rows.items()}
+        )
         return
     width = max((len(e.reference) for entries in rows.values() for e in entries), default=0)
     for name, entries in rows.items():
         click.secho(name, bold=True)
         for entry in entries:
-            click.echo(f"  {entry.reference:<{width}}  {entry.distribution} {entry.version}  {entry.location}")
+            click.echo(
+                f"  {entry.reference:<{width}}  {entry.distribution} {entry.version}  {entry.location}"
+            )
 
 
 @click.command()
@@ -46,10 +50,12 @@ def describe(what: str, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write."
+)
 def schema(output: Path | None) -> None:
     """Print the JSON Schema (2020-12) of specs, with the options of every installed part."""
-    from sfumato.schema import json_schema  # noqa: PLC0415 - imports every part
+    from sfumato.schema import json_schema
 
     made = json_schema()
     if output is None:
@@ -59,7 +65,7 @@ def schema(output: Path | None) -> None:
 
 
 def _describe_model(path: Path, *, as_json: bool) -> None:
-    from sfumato.artifact import read_header  # noqa: PLC0415 - imports torch
+    from sfumato.artifact import read_header
 
     header = read_header(path)
     if as_json:
@@ -68,7 +74,9 @@ def _describe_model(path: Path, *, as_json: bool) -> None:
     model = header.spec["model"]
     click.secho(f"{path}: a model of sfumato {header.sfumato}, torch {header.torch}", bold=True)
     contract = header.contract
-    click.echo(f"  data        {contract.support} values of shape {contract.shape}, scale {_brief(contract.scale)}")
+    click.echo(
+        f"  data        {contract.support} values of shape {contract.shape}, scale {_brief(contract.scale)}"
+    )
     click.echo(f"  latent_dim  {model['latent_dim']}")
     for part, origin in header.provenance.items():
         config = model.get(part, {})
@@ -79,7 +87,7 @@ def _describe_model(path: Path, *, as_json: bool) -> None:
 
 
 def _describe_spec(path: Path, *, as_json: bool) -> None:
-    from sfumato.resolve import load_spec  # noqa: PLC0415 - imports torch
+    from sfumato.resolve import load_spec
 
     spec = load_spec(path)
     if as_json:
@@ -91,9 +99,13 @@ def _describe_spec(path: Path, *, as_json: bool) -> None:
 
 def _describe_parts(name: str, *, as_json: bool) -> None:
     bare = name.rpartition(":")[2]
-    found = [e for e in registry if e.name == bare and name in (e.name, e.reference, f"{e.distribution}:{e.name}")]
+    found = [
+        e
+        for e in registry
+        if e.name == bare and name in (e.name, e.reference, f"{e.distribution}:{e.name}")
+    ]
     if not found:
-        from difflib import get_close_matches  # noqa: PLC0415
+        from difflib import get_close_matches
 
         near = get_close_matches(name, {e.name for e in registry}, 1)
         hint = f'did you mean "{near[0]}"?  ' if near else ""
@@ -112,10 +124,10 @@ def _describe_parts(name: str, *, as_json: bool) -> None:
 
 
 def _described(entry: Entry) -> dict[str, Any]:
-    from pydantic_core import PydanticUndefined  # noqa: PLC0415 - imports pydantic
+    from pydantic_core import PydanticUndefined
 
-    from sfumato.options import config_model, describe_options  # noqa: PLC0415
-    from sfumato.options import describe as description  # noqa: PLC0415
+    from sfumato.options import config_model, describe_options
+    from sfumato.options import describe as description
 
     fields = {n: f for n, f in config_model(entry).model_fields.items() if n != "type"}
     texts = describe_options(entry)
@@ -141,4 +153,3 @@ def _plain(default: object) -> str:
 def _brief(value: object) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) < 30 else "one a value"  # noqa: PLR2004 - what fits the line
-

@@ -14,8 +14,18 @@ from sfumato.cli.tables import comparison_table
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="NAME|SPEC…")
-@click.option("--data", default=None, help="Name of a data plugin; digits for families, the specs' own for files.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="How many seeds, from 0.")
+@click.option(
+    "--data",
+    default=None,
+    help="Name of a data plugin; digits for families, the specs' own for files.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How many seeds, from 0.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("comparison"), show_default=True,
               help="Folder to write.")  # fmt: skip
 @options.sets()
@@ -23,7 +33,7 @@ from sfumato.cli.tables import comparison_table
 @options.force("Write into a folder that has content.")
 @options.quiet()
 @options.as_json()
-def compare(  # noqa: PLR0913 - one argument an option
+def compare(
     models: tuple[str, ...],
     data: str | None,
     seeds: int,
@@ -36,9 +46,9 @@ def compare(  # noqa: PLR0913 - one argument an option
     as_json: bool,
 ) -> None:
     """Train families (ae, vae, beta_vae, …) or spec files on the same data, and write a report."""
-    from sfumato.comparison import compare as run_comparison  # noqa: PLC0415 - imports torch
-    from sfumato.comparison import unique_names  # noqa: PLC0415
-    from sfumato.resolve import load_spec  # noqa: PLC0415
+    from sfumato.comparison import compare as run_comparison
+    from sfumato.comparison import unique_names
+    from sfumato.resolve import load_spec
 
     changes = ([f'data="{data}"'] if data else []) + list(overrides)
     names = unique_names([_name(model) for model in models])
@@ -54,7 +64,9 @@ def compare(  # noqa: PLR0913 - one argument an option
         options.print_json(made.to_json())
         return
     counts = ", ".join(f"{n} {name}" for name, n in made.counts.items())
-    click.echo(f"{made.data_name}: {counts}; means over seeds {list(made.seeds)} ± standard deviation")
+    click.echo(
+        f"{made.data_name}: {counts}; means over seeds {list(made.seeds)} ± standard deviation"
+    )
     click.echo(comparison_table(made), nl=False)
     for variant in made.variants:
         for run in variant.runs:

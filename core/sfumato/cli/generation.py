@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
 from sfumato.cli import options
+from sfumato.cli.options import Decorator
 
-_INPUT = click.option(
-    "--input", "source", type=click.Path(path_type=Path), help="A .npy array (n, *X) in the model's space, instead of a split."
+_INPUT: Decorator = click.option(
+    "--input", "source", type=click.Path(path_type=Path), help="A .npy array (n, *X) in the model's space."
 )  # fmt: skip
-_SPLIT = click.option("--split", default="test", show_default=True, help="train, valid or test.")
+_SPLIT: Decorator = click.option(
+    "--split", default="test", show_default=True, help="train, valid or test."
+)
 
 
-def _output(text: str) -> Any:
-    return click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help=text)
+def _output(text: str) -> Decorator:
+    return click.option(
+        "-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help=text
+    )
 
 
 @click.command()
 @options.run()
-@click.option("-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="How many.")
+@click.option(
+    "-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="How many."
+)
 @click.option("--mode", type=click.Choice(["mean", "draw"]), default="mean", show_default=True,
               help="The mean of p(x|z), or a draw from it.")  # fmt: skip
 @options.seed(0, "Seed of the codes.")
 @options.device()
 @_output("A .png grid, or a .npy array.")
-def sample(  # noqa: PLR0913 - one argument an option
+def sample(
     run: Path,
     count: int,
     mode: Literal["mean", "draw"],
@@ -37,8 +44,8 @@ def sample(  # noqa: PLR0913 - one argument an option
     output: Path,
 ) -> None:
     """Generate data from the prior of RUN: a run folder or a model file."""
-    from sfumato.artifact import load  # noqa: PLC0415 - imports torch
-    from sfumato.cli.runs import check_output, write_items  # noqa: PLC0415
+    from sfumato.artifact import load
+    from sfumato.cli.runs import check_output, write_items
 
     check_output(output, ".png", ".npy")
     model = load(run, device or "auto")
@@ -48,18 +55,25 @@ def sample(  # noqa: PLR0913 - one argument an option
 
 @click.command()
 @options.run()
-@click.option("-n", "count", type=click.IntRange(min=1), default=10, show_default=True, help="How many items.")
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="How many items.",
+)
 @_SPLIT
 @_INPUT
 @options.device()
 @_output("A .png grid, originals above reconstructions; or a .npy array of reconstructions.")
-def reconstruct(  # noqa: PLR0913 - one argument an option
+def reconstruct(
     run: Path, count: int, split: str, source: Path | None, device: str | None, output: Path
 ) -> None:
     """Encode and decode the first items of a split, or of an array."""
-    import torch  # noqa: PLC0415
+    import torch
 
-    from sfumato.cli.runs import check_output, items, write_items  # noqa: PLC0415
+    from sfumato.cli.runs import check_output, items, write_items
 
     check_output(output, ".png", ".npy")
     model, x = items(run, source, split, count, device)
@@ -73,14 +87,16 @@ def reconstruct(  # noqa: PLR0913 - one argument an option
 @options.run()
 @click.option("--items", "pair", nargs=2, type=click.IntRange(min=0), default=(0, 1), show_default=True,
               help="Which two items.")  # fmt: skip
-@click.option("--steps", type=click.IntRange(min=2), default=9, show_default=True, help="How many points.")
+@click.option(
+    "--steps", type=click.IntRange(min=2), default=9, show_default=True, help="How many points."
+)
 @click.option("--path", type=click.Choice(["linear", "slerp"]), default="linear", show_default=True,
               help="A straight line, or along the great circle.")  # fmt: skip
 @_SPLIT
 @_INPUT
 @options.device()
 @_output("A .png row, or a .npy array.")
-def interpolate(  # noqa: PLR0913 - one argument an option
+def interpolate(
     run: Path,
     pair: tuple[int, int],
     steps: int,
@@ -91,8 +107,8 @@ def interpolate(  # noqa: PLR0913 - one argument an option
     output: Path,
 ) -> None:
     """Walk between the codes of two items of a split, or of an array."""
-    from sfumato.cli.runs import check_output, items, write_items  # noqa: PLC0415 - imports torch
-    from sfumato.errors import DataError  # noqa: PLC0415
+    from sfumato.cli.runs import check_output, items, write_items
+    from sfumato.errors import DataError
 
     check_output(output, ".png", ".npy")
     model, x = items(run, source, split, None, device)
@@ -111,9 +127,9 @@ def interpolate(  # noqa: PLR0913 - one argument an option
 @_output("A .npy array (n, *Z): the mode of q(z|x) of every item.")
 def encode(run: Path, split: str, source: Path | None, device: str | None, output: Path) -> None:
     """Write the codes of a split, or of an array."""
-    import torch  # noqa: PLC0415
+    import torch
 
-    from sfumato.cli.runs import check_output, items, write_array  # noqa: PLC0415
+    from sfumato.cli.runs import check_output, items, write_array
 
     check_output(output, ".npy")
     model, x = items(run, source, split, None, device)

@@ -16,7 +16,11 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def sets() -> Decorator:
     """``--set path=value``, any number of times."""
     return click.option(
-        "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change the spec, e.g. training.epochs=5."
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="PATH=VALUE",
+        help="Change the spec, e.g. training.epochs=5.",
     )
 
 

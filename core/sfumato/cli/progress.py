@@ -53,9 +53,9 @@ def showing(epochs: int, *, quiet: bool, verbose: bool) -> Iterator[Progress | N
     if not sys.stderr.isatty():
         yield progress
         return
-    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bar  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
                TextColumn("{task.description}"))  # fmt: skip

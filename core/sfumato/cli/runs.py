@@ -57,7 +57,7 @@ def write_items(output: Path, made: Tensor, model: Model, columns: int) -> None:
 
 def write_array(output: Path, made: Tensor) -> None:
     """Write a tensor as ``.npy``."""
-    import io  # noqa: PLC0415
+    import io
 
     stream = io.BytesIO()
     np.save(stream, made.detach().cpu().numpy(), allow_pickle=False)

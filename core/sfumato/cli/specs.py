@@ -18,12 +18,16 @@ from sfumato.registry import PARTS
 @click.option("--data", default="digits", show_default=True, help="Name of a data plugin.")
 @click.option("--encoder", default="mlp", show_default=True, help="Name of an encoder.")
 @click.option("--decoder", default="mlp", show_default=True, help="Name of a decoder.")
-@click.option("--likelihood", default=None, help="Name of a likelihood; by the data's support if not given.")
+@click.option(
+    "--likelihood", default=None, help="Name of a likelihood; by the data's support if not given."
+)
 @click.option("--latent-dim", type=int, default=16, show_default=True, help="Latent dimensions.")
 @options.sets()
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write."
+)
 @options.force("Replace an existing file.")
-def init(  # noqa: PLR0913 - one argument an option
+def init(
     family: str,
     data: str,
     encoder: str,
@@ -36,7 +40,7 @@ def init(  # noqa: PLR0913 - one argument an option
     force: bool,
 ) -> None:
     """Write a spec of FAMILY to start from, its options spelled out; to stdout without -o."""
-    from sfumato.resolve import load_spec, overridden  # noqa: PLC0415 - imports torch
+    from sfumato.resolve import load_spec, overridden
 
     if output is not None and output.exists() and not force:
         msg = f"{output} exists"
@@ -58,7 +62,7 @@ def init(  # noqa: PLR0913 - one argument an option
     if output is None:
         click.echo(text, nl=False)
         return
-    from sfumato.files import write_atomically  # noqa: PLC0415
+    from sfumato.files import write_atomically
 
     write_atomically(output, text.encode())
     click.echo(f"wrote {output}; check it with: sfumato validate {output}", err=True)
@@ -99,10 +103,10 @@ def _summary(row: dict[str, Any]) -> str:
 
 
 def _checked(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
-    from sfumato.assembly import assemble  # noqa: PLC0415 - imports torch
-    from sfumato.datasets import load_splits  # noqa: PLC0415
-    from sfumato.resolve import load_spec  # noqa: PLC0415
-    from sfumato.training import check_support  # noqa: PLC0415
+    from sfumato.assembly import assemble
+    from sfumato.datasets import load_splits
+    from sfumato.resolve import load_spec
+    from sfumato.training import check_support
 
     spec = load_spec(path, overrides)
     splits = load_splits(spec)
@@ -135,8 +139,8 @@ def _editable(spec: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _family(family: Any) -> dict[str, Any]:
-    from sfumato.options import config_model, spelled_out  # noqa: PLC0415
-    from sfumato.registry import registry  # noqa: PLC0415
+    from sfumato.options import config_model, spelled_out
+    from sfumato.registry import registry
 
     given = spelled_out(family)
     model = config_model(registry.get("family", given["type"]))

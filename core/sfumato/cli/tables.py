@@ -39,7 +39,11 @@ def comparison_table(comparison: Comparison) -> str:
 
 
 def _cell(mean: float | None, deviation: float | None) -> str:
-    return number(mean) if mean is None or deviation is None else f"{number(mean)} ± {number(deviation)}"
+    return (
+        number(mean)
+        if mean is None or deviation is None
+        else f"{number(mean)} ± {number(deviation)}"
+    )
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:

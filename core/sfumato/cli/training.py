@@ -21,7 +21,7 @@ from sfumato.cli.tables import figures_table
 @options.force("Write into a folder that has content.")
 @options.quiet()
 @options.as_json()
-def train(  # noqa: PLR0913 - one argument an option
+def train(
     spec: Path,
     out: Path,
     overrides: tuple[str, ...],
@@ -33,8 +33,8 @@ def train(  # noqa: PLR0913 - one argument an option
     as_json: bool,
 ) -> None:
     """Train the model of SPEC and write a run folder."""
-    from sfumato.resolve import load_spec  # noqa: PLC0415 - imports torch
-    from sfumato.training import train as run_training  # noqa: PLC0415
+    from sfumato.resolve import load_spec
+    from sfumato.training import train as run_training
 
     resolved = load_spec(spec, overrides)
     with showing(resolved.training.epochs or 0, quiet=quiet, verbose=True) as progress:
@@ -64,12 +64,14 @@ def train(  # noqa: PLR0913 - one argument an option
 @click.command()
 @options.run()
 @click.option("--split", default="test", show_default=True, help="train, valid or test.")
-@click.option("--metrics", default=None, help="Names separated by commas; see: sfumato list metric.")
+@click.option(
+    "--metrics", default=None, help="Names separated by commas; see: sfumato list metric."
+)
 @options.sets()
 @options.device()
 @options.seed(0, "Seed of estimates that draw samples.")
 @options.as_json()
-def evaluate(  # noqa: PLR0913 - one argument an option
+def evaluate(
     run: Path,
     split: str,
     metrics: str | None,
@@ -80,9 +82,9 @@ def evaluate(  # noqa: PLR0913 - one argument an option
     as_json: bool,
 ) -> None:
     """Measure the model of RUN on its data; --set data.path=… says where the data are now."""
-    from sfumato.cli.runs import open_run  # noqa: PLC0415 - imports torch
-    from sfumato.evaluation import METRICS  # noqa: PLC0415
-    from sfumato.evaluation import evaluate as measure  # noqa: PLC0415
+    from sfumato.cli.runs import open_run
+    from sfumato.evaluation import METRICS
+    from sfumato.evaluation import evaluate as measure
 
     names = metrics.split(",") if metrics else METRICS
     model, splits = open_run(run, overrides, device)
