@@ -190,7 +190,10 @@ def _as_tensor(value: object, name: str) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind not in "bfiu":
         msg = f"{name} holds {value.dtype}, not numbers"
         raise DataError(msg, hint="give a NumPy array or a tensor of shape (n, *X)")
-    tensor = torch.as_tensor(value).detach().cpu()
+    tensor = _from_numpy(value) if isinstance(value, np.ndarray) else value.detach().cpu()
+    if tensor.layout is not torch.strided:
+        msg = f"{name} is a sparse tensor"
+        raise DataError(msg, hint="give tensor.to_dense()")
     if tensor.dim() < 2 or 0 in tensor.shape:  # noqa: PLR2004 - items, and values of each
         msg = f"{name} has shape {tuple(tensor.shape)}"
         raise DataError(
@@ -209,6 +212,15 @@ def _as_tensor(value: object, name: str) -> Tensor:
             msg, hint="pixels: divide by their maximum first; tokens: pass sfumato.Splits"
         )
     return tensor
+
+
+def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """An array in a type and a layout that torch can compute with."""
+    kinds = {np.dtype(t) for t in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")}
+    native = array.dtype.newbyteorder("=")
+    if native not in kinds:
+        native = np.dtype("f8" if array.dtype.kind == "f" else "i8")
+    return torch.from_numpy(np.require(array, native, ["C", "W"]))
 
 
 def _divided(items: Tensor) -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from sfumato.data import Split, Splits
+from sfumato.data import Contract, Split, Splits
 from sfumato.errors import DataError, PluginError, Problem, SpecError
 from sfumato.options import arguments, path_options
 from sfumato.registry import Registry, registry
@@ -39,12 +41,27 @@ def load_splits(spec: Spec, parts: Registry = registry) -> Splits:
 
 def check_splits(splits: Splits) -> None:
     """Raise a :class:`DataError`, with split, item and field, unless all keep to the contract."""
+    _check_contract(splits.contract)
     for name, split in splits.named():
         _check_shapes(name, split, splits)
         _check_finite(name, split)
 
 
+def _check_contract(contract: Contract) -> None:
+    values = math.prod(contract.shape)
+    for field in ("scale", "shift"):
+        constant = getattr(contract, field)
+        if isinstance(constant, tuple) and len(constant) != values:
+            msg = f"the contract has {len(constant)} values of {field}; a datum has {values}"
+            raise DataError(msg)
+
+
 def _check_shapes(name: str, split: Split, splits: Splits) -> None:
+    for field in ("x", "label", "condition", "mask", "factors"):
+        column = getattr(split, field)
+        if not isinstance(column, Tensor) and (field == "x" or column is not None):
+            msg = f"{field} of {name} is {type(column).__name__}, not a tensor"
+            raise DataError(msg, hint="convert it with torch.as_tensor")
     contract, n = splits.contract, len(split)
     if n == 0:
         msg = f"the {name} split is empty"

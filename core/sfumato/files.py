@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be made cannot be removed
+            draft.unlink()
         raise _cannot_write(path, error) from error
 
 
@@ -48,10 +50,16 @@ def check_new_folder(path: Path, *, force: bool = False) -> None:
 
     Nothing is made yet. With ``force`` a folder with content will do.
     """
-    if path.exists() and not path.is_dir():
-        msg = f"{path} is a file, not a folder"
-        raise OutputError(msg, hint="name another folder")
-    if path.is_dir() and any(path.iterdir()) and not force:
+    try:
+        taken = path.is_dir() and any(path.iterdir())
+        if path.exists() and not path.is_dir():
+            msg = f"{path} is a file, not a folder"
+            raise OutputError(msg, hint="name another folder")
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise _cannot_write(path, error) from error
+    if taken and not force:
         msg = f"{path} exists and is not empty"
         raise OutputError(
             msg, hint="name another folder, or pass --force (force=True) to write into it"

@@ -62,13 +62,13 @@ class Hooks:
         """Add one plugin.
 
         Raises:
-            PluginError: It implements a hook that does not exist.
+            PluginError: It implements a hook, or takes an argument, that does not exist.
         """
         # One manager a plugin: within a manager, one exception stops all the others.
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(HookSpecs)
-        manager.register(plugin, name)
         try:
+            manager.register(plugin, name)
             manager.check_pending()
         except pluggy.PluginValidationError as error:
             msg = f"hook plugin {name}: {error}"

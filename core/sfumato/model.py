@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from sfumato.data import Contract
+from sfumato.data import Contract, visible
 from sfumato.errors import DataError, NoDensityError, SupportError
 from sfumato.interfaces import (
     Code,
@@ -412,10 +412,14 @@ class Model(nn.Module):
             raise DataError(msg)
         tokens = self.contract.support == "token"
         step = torch.zeros((), dtype=torch.long, device=self.device)
+        rows = None if x is None else self._rows(x, self.contract.shape, "x", integers=tokens)
+        counts = None if mask is None else self._rows(mask, self.contract.shape, "mask")
+        if rows is not None and counts is not None:
+            rows = visible(rows, counts)
         return Scope(
-            None if x is None else self._rows(x, self.contract.shape, "x", integers=tokens),
+            rows,
             None if condition is None else self._rows(condition, (wanted,), "condition"),
-            None if mask is None else self._rows(mask, self.contract.shape, "mask"),
+            counts,
             step,
             infer=self._infer_from,
         )

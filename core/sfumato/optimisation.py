@@ -1,5 +1,6 @@
 """Optimisers and learning-rate schedules: torch.optim's own, with their options.
 
+Optimisers are fused: one pass over all parameters instead of one operation each.
 Every schedule advances once an optimiser step, and its lengths are in steps; a length that is not
 given is the whole run.
 """
@@ -33,7 +34,7 @@ def adam(
     amsgrad: bool = False,
 ) -> optim.Optimizer:
     """Adam (Kingma and Ba, 2015), :class:`torch.optim.Adam`."""
-    return optim.Adam(parameters, lr, betas, eps, weight_decay, amsgrad)
+    return optim.Adam(parameters, lr, betas, eps, weight_decay, amsgrad, fused=True)
 
 
 def adamw(
@@ -46,7 +47,7 @@ def adamw(
     amsgrad: bool = False,
 ) -> optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), :class:`torch.optim.AdamW`."""
-    return optim.AdamW(parameters, lr, betas, eps, weight_decay, amsgrad)
+    return optim.AdamW(parameters, lr, betas, eps, weight_decay, amsgrad, fused=True)
 
 
 def sgd(
@@ -59,7 +60,7 @@ def sgd(
     nesterov: bool = False,
 ) -> optim.Optimizer:
     """Stochastic gradient descent, :class:`torch.optim.SGD`."""
-    return optim.SGD(parameters, lr, momentum, dampening, weight_decay, nesterov)
+    return optim.SGD(parameters, lr, momentum, dampening, weight_decay, nesterov, fused=True)
 
 
 def cosine(

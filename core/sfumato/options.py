@@ -10,7 +10,15 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    SerializeAsAny,
+    create_model,
+)
 
 from sfumato.errors import PluginError
 from sfumato.interfaces import Decoder, Encoder, Likelihood, Loss, Posterior, Prior
@@ -66,9 +74,12 @@ def config_model(entry: Entry) -> type[Part]:
         kind = nested_kind(annotation)
         value = Field(... if default is _EMPTY else default, description=said.get(name))
         fields[name] = (NestedPart if kind else annotation, value)
-    return create_model(
-        f"{entry.kind}_{entry.name}", __base__=Part, __doc__=describe(entry), **fields
-    )
+    try:
+        return create_model(
+            f"{entry.kind}_{entry.name}", __base__=Part, __doc__=describe(entry), **fields
+        )
+    except (PydanticUserError, TypeError) as error:
+        raise _broken(entry, f"its options make no schema: {error}") from error
 
 
 _EMPTY = inspect.Parameter.empty
@@ -82,11 +93,11 @@ def signature(entry: Entry) -> dict[str, tuple[Any, Any]]:
     """
     target = entry.load()
     function: Any = target.__init__ if inspect.isclass(target) else target
-    keywords = {
-        p.name: p
-        for p in inspect.signature(function).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:  # what is written in C may have none
+        raise _broken(entry, f"its signature cannot be read: {error}") from error
+    keywords = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     bare = [name for name, p in keywords.items() if p.annotation is _EMPTY]
     if bare:
         raise _broken(entry, f"option {bare[0]!r} has no type annotation")
@@ -97,7 +108,7 @@ def signature(entry: Entry) -> dict[str, tuple[Any, Any]]:
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
     try:
         hints = typing.get_type_hints(carrier, globalns=namespace, include_extras=True)
-    except (NameError, TypeError, SyntaxError) as error:
+    except Exception as error:
         raise _broken(entry, f"an annotation cannot be evaluated: {error}") from error
     return {name: (hints[name], p.default) for name, p in keywords.items()}
 
@@ -139,6 +150,8 @@ def describe_options(entry: Entry) -> dict[str, str]:
 
 def _check_option(entry: Entry, name: str, annotation: Any) -> None:
     allowed = (*_LEAVES, Path) if entry.kind not in PARTS else _LEAVES
+    if hasattr(Part, name) or name in Part.model_fields:
+        raise _broken(entry, f"option {name!r} has a name that specs use themselves")
     if nested_kind(annotation):
         return
     for leaf in _leaves(annotation):
@@ -147,16 +160,16 @@ def _check_option(entry: Entry, name: str, annotation: Any) -> None:
             raise _broken(entry, f"option {name!r} has type {shown}, which a spec cannot hold")
 
 
-def _leaves(annotation: Any) -> set[Any]:
+def _leaves(annotation: Any) -> list[Any]:
     """The types that a nested annotation ends in."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _leaves(inner[0])
     if origin is Literal:
-        return {type(value) for value in inner}
+        return [type(value) for value in inner]
     if origin in (Union, types.UnionType, list, tuple, dict):
-        return set().union(*(_leaves(a) for a in inner if a is not ...))
-    return {annotation}
+        return [leaf for a in inner if a is not ... for leaf in _leaves(a)]
+    return [annotation]
 
 
 def _broken(entry: Entry, what: str) -> PluginError:

@@ -73,8 +73,8 @@ def permuted(positions: Tensor, count: int, order_key: int) -> Tensor:
         return (left << half) | right
 
     values = network(positions)
-    while bool((outside := values >= count).any()):
-        values = torch.where(outside, network(values), values)
+    while len(outside := (values >= count).nonzero()):
+        values[outside] = network(values[outside])
     return values
 
 

@@ -75,7 +75,7 @@ class Entry:
             found: Any = importlib.import_module(module)
             for attribute in filter(None, attributes.split(".")):
                 found = getattr(found, attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             msg = (
                 f"{self.kind} {self.name!r} of {self.distribution} {self.version} fails to import: "
                 f"{type(error).__name__}: {error}"
@@ -125,6 +125,9 @@ class Registry:
         if kind not in KINDS:
             msg = f"unknown kind {kind!r}"
             raise UnknownPartError(msg, hint=f"kinds: {', '.join(KINDS)}")
+        if not name or ":" in name:
+            msg = f"{name!r} cannot be the name of a part: a colon ends a distribution's name"
+            raise UnknownPartError(msg, hint="register it under another name")
         if any(e.distribution == PROJECT and e.name == name for e in self.of_kind(kind)):
             msg = f"{kind} {name!r} is part of sfumato and cannot be replaced"
             raise UnknownPartError(msg, hint="register it under another name")
@@ -166,20 +169,20 @@ class Registry:
     def _allowed(self, distribution: str) -> bool:
         if distribution == PROJECT or self._allow == "all":
             return True
-        return distribution in {_normalized(d) for d in self._allow.split(",")}
+        return distribution in {_normalized(d.strip()) for d in self._allow.split(",")}
 
     def _scan(self, wanted: Callable[[str], bool]) -> Iterator[Entry]:
         # One pass over the distributions: entry_points(group=...) would read them all once a group.
         seen: set[str] = set()
         for distribution in metadata.distributions():
             name = _normalized(distribution.metadata["Name"] or "")
-            if name in seen or not self._allowed(name):
+            if not name or name in seen or not self._allowed(name):
                 continue
             seen.add(name)  # the first on the path is the one that imports
             for point in distribution.entry_points:
                 if wanted(point.group):
                     kind = point.group.removeprefix(f"{PROJECT}.")
-                    yield Entry(kind, point.name, point.value, name, distribution.version)
+                    yield Entry(kind, point.name, point.value, name, distribution.version or "0")
 
 
 _GROUPS = frozenset(f"{PROJECT}.{kind}" for kind in KINDS)

@@ -20,7 +20,7 @@ from sfumato.optimisation import OPTIMIZERS, SCHEDULES
 from sfumato.options import Part, arguments, config_model, nested_options, spelled_out
 from sfumato.registry import PARTS, Entry, Registry, registry
 from sfumato.spec import FORMAT, ModelSpec, Spec, TrainingSpec
-from sfumato.strict_json import Place, dumps, loads, pointer
+from sfumato.strict_json import MAX_DEPTH, Place, dumps, loads, pointer
 
 TOP = ("$schema", "format", "data", "model", "training")
 Raw = dict[str, Any]
@@ -90,7 +90,7 @@ def _read(source: Any) -> tuple[Raw, Place, Path]:
     if isinstance(source, Mapping):
         try:
             text = json.dumps(dict(source), allow_nan=False)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise SpecError([Problem("K101", "", f"not JSON data: {error}")]) from None
         value, base = loads(text)[0], Path()
     elif isinstance(source, str | os.PathLike):
@@ -125,7 +125,7 @@ def _text(path: Path) -> str:
 def overridden(raw: Raw, override: str) -> Raw:
     """Spec data with one override, ``path=value``, merged in."""
     path, equals, text = override.partition("=")
-    if not equals or not all(path.split(".")):
+    if not equals or not all(path.split(".")) or path.count(".") >= MAX_DEPTH:
         message = f"override {override!r} is not of the form path=value"
         raise SpecError([Problem("K105", "", message, "for example training.epochs=5")])
     try:
@@ -148,9 +148,10 @@ class _Resolver:
 
     def resolve(self, raw: Raw, base: Path) -> Spec:
         self._closed(raw, TOP, "")
-        if raw.get("format", FORMAT) != FORMAT:
+        version = raw.get("format", FORMAT)
+        if version != FORMAT or isinstance(version, bool):
             self._add(
-                "K206", "/format", f"format {raw['format']!r} is not {FORMAT}, the one known"
+                "K206", "/format", f"format {_shown(version)} is not {FORMAT}, the one known"
             )
         data = self._part("data", raw["data"], "/data") if raw.get("data") is not None else None
         model = self._model(self._object(raw, "model"))
@@ -179,14 +180,19 @@ class _Resolver:
         rest = {
             k: v for k, v in complete.items() if k in ModelSpec.model_fields and k not in PARTS
         }
-        return self._filled(ModelSpec, rest, made, "/model")
+        return self._filled(ModelSpec, rest, made, "/model", skip=PARTS)
 
     def _family(self, raw: Any) -> Raw | None:
         config = self._part("family", raw, "/model/family")
         if config is None:
             return None
         entry = self._parts.get("family", config.type)
-        return dict(entry.load()(**arguments(config)))
+        try:
+            return dict(entry.load()(**arguments(config)))
+        except Exception as error:  # noqa: BLE001 - a family is a stranger's code
+            message = f"{entry.location} of {entry.distribution} fails: {error}"
+            self._add("K302", "/model/family", message)
+            return None
 
     def _training(self, raw: Raw) -> TrainingSpec | None:
         self._closed(raw, TrainingSpec.model_fields, "/training")
@@ -196,7 +202,7 @@ class _Resolver:
         if raw.get("schedule") is not None:
             made["schedule"] = self._local(SCHEDULES, raw["schedule"], "schedule")
         rest = {k: v for k, v in raw.items() if k in TrainingSpec.model_fields and k not in made}
-        return self._filled(TrainingSpec, rest, made, "/training")
+        return self._filled(TrainingSpec, rest, made, "/training", skip=tuple(made))
 
     def _local(self, table: Mapping[str, Entry], raw: Any, kind: str) -> Part | None:
         return self._part(kind, raw, f"/training/{kind}", table)
@@ -245,12 +251,14 @@ class _Resolver:
             self._explain(error, raw, at, [n for n in model.model_fields if n != "type"])
             return None
 
-    def _filled(self, model: type[M], rest: Raw, made: Raw, at: str) -> M | None:
-        """Validate what is plain JSON, and add the parts that are already checked."""
+    def _filled(
+        self, model: type[M], rest: Raw, made: Raw, at: str, skip: tuple[str, ...]
+    ) -> M | None:
+        """Validate what is plain JSON, and add the parts; what is wrong with these is said already."""
         try:
             return model.model_validate({**rest, **made})
         except ValidationError as error:
-            self._explain(error, rest, at, list(model.model_fields), skip=tuple(made))
+            self._explain(error, rest, at, list(model.model_fields), skip)
             return None
 
     def _object(self, raw: Raw, name: str) -> Raw:

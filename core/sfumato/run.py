@@ -76,7 +76,8 @@ class RunFolder:
         if self.path is None:
             return
         make_folder(self.path / "checkpoints")
-        for stale in (self.path / "metrics.jsonl", self.path / WEIGHTS):
+        checkpoints = (self.path / "checkpoints").glob("*.safetensors")
+        for stale in (self.path / "metrics.jsonl", self.path / WEIGHTS, *checkpoints):
             stale.unlink(missing_ok=True)
         write_json(self.path / "spec.json", spec.to_json())
         self._about = {

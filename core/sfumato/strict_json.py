@@ -1,7 +1,8 @@
 """JSON without its ambiguities, and with positions.
 
-Refused: duplicate keys, NaN and Infinity, nesting deeper than 32, texts over 1 MiB. Integral
-floats become integers, so that ``64`` and ``64.0`` mean one thing and hash to one thing.
+Refused: duplicate keys, NaN and Infinity, halves of surrogate pairs, nesting deeper than 32, texts
+over 1 MiB. Integral floats become integers, so that ``64`` and ``64.0`` mean one thing and hash to
+one thing.
 """
 
 from __future__ import annotations
@@ -17,18 +18,22 @@ from sfumato.errors import Problem, SpecError
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 _EXACT = 2**53
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"[ \t\r\n]*")
-_SCALAR = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null")
+_SCALAR = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null", re.ASCII)
 
 Place = Callable[[str], str | None]
 
 
-def loads(text: str, source: str | None = None) -> tuple[Any, Place]:
+def loads(
+    text: str, source: str | None = None, *, max_bytes: int = MAX_BYTES
+) -> tuple[Any, Place]:
     """Parse ``text``.
 
     Args:
         text: JSON.
         source: What to call it in errors, such as a file name.
+        max_bytes: Refuse a longer text.
 
     Returns:
         The value, and a function from a JSON pointer in it to its place, ``source:line:column``.
@@ -36,8 +41,8 @@ def loads(text: str, source: str | None = None) -> tuple[Any, Place]:
     Raises:
         SpecError: Not JSON, or ambiguous; the problem says where.
     """
-    if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
-        raise SpecError([Problem("K101", "", f"larger than {MAX_BYTES:,} bytes", where=source)])
+    if len(text.encode(errors="surrogatepass")) > max_bytes:
+        raise SpecError([Problem("K101", "", f"larger than {max_bytes:,} bytes", where=source)])
     reader = _Reader(text, source)
     value = reader.document()
     return value, reader.find
@@ -113,6 +118,8 @@ class _Reader:
             value, self._at = scanstring(self._text, begin + 1, True)
         except json.JSONDecodeError as error:
             raise self._problem("K101", here, error.msg, error.pos) from None
+        if _HALF_PAIR.search(value):
+            raise self._problem("K101", here, "half of a surrogate pair is no text", begin)
         return str(value)
 
     def _scalar(self, here: str) -> Any:

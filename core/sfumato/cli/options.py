@@ -64,4 +64,16 @@ def number(value: float | None) -> str:
     if value is None:
         return "not defined"
     size = math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:,.{min(6, max(0, 3 - size))}f}".replace("-", "−")
+    return _fixed(value, 3 - size)
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """A figure and its error: two significant digits of the error, and as many of the figure."""
+    if value is None or not error:
+        return number(value)
+    decimals = 1 - math.floor(math.log10(error))
+    return f"{_fixed(value, decimals)} ± {_fixed(error, decimals)}"
+
+
+def _fixed(value: float, decimals: int) -> str:
+    return f"{value:,.{min(6, max(0, decimals))}f}".replace("-", "−")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sfumato.cli.options import number
+from sfumato.cli.options import with_error
 
 if TYPE_CHECKING:
     from sfumato.results import Comparison, Figure
@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 def figures_table(figures: Mapping[str, Figure]) -> str:
     """One row a figure: value, standard error, unit, direction."""
-    rows = [("", "value", "± s.e.", "unit", "better")]
+    rows = [("", "value ± standard error", "unit", "better")]
     for name, figure in figures.items():
-        error = "" if figure.standard_error is None else number(figure.standard_error)
-        value = number(figure.value)
-        rows.append((name, value, error, figure.unit, figure.better or ""))
+        value = with_error(figure.value, figure.standard_error)
+        rows.append((name, value, figure.unit, figure.better or ""))
     notes = [f"{n}: not defined, {f.undefined}" for n, f in figures.items() if f.undefined]
     return _aligned(rows) + "".join(f"  {note}\n" for note in notes)
 
@@ -29,21 +28,13 @@ def comparison_table(comparison: Comparison) -> str:
     names = dict.fromkeys(name for v in variants for name in v.figures)
     for name in names:
         summaries = [v.figures[name] for v in variants]
-        cells = [_cell(s.mean, s.deviation) for s in summaries]
+        cells = [with_error(s.mean, s.deviation) for s in summaries]
         example = summaries[0].example
         rows.append((name, *cells, example.unit, example.better or ""))
     rows.append(("parameters", *(f"{v.parameters:,}" for v in variants), "", ""))
     seconds = [sum(r.seconds for r in v.runs) / len(v.runs) for v in variants]
     rows.append(("training time", *(f"{s:.1f}" for s in seconds), "seconds a run", "lower"))
     return _aligned(rows)
-
-
-def _cell(mean: float | None, deviation: float | None) -> str:
-    return (
-        number(mean)
-        if mean is None or deviation is None
-        else f"{number(mean)} ± {number(deviation)}"
-    )
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
