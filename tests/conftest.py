@@ -12,7 +12,9 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that name outside data and ask for long runs."""
-    parser.addoption("--shared", default=None, help="folder of public data sets, with mnist/ and anchors/")
+    parser.addoption(
+        "--shared", default=None, help="folder of public data sets, with mnist/ and anchors/"
+    )
     parser.addoption("--slow", action="store_true", help="also run the anchors that take minutes")
 
 

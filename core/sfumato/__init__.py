@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sfumato.artifact import read_header as read_header
     from sfumato.artifact import save as save
     from sfumato.assembly import build as build
+    from sfumato.codes import Density as Density
+    from sfumato.codes import Point as Point
     from sfumato.comparison import compare as compare
     from sfumato.data import Contract as Contract
     from sfumato.data import Split as Split
@@ -41,18 +43,16 @@ if TYPE_CHECKING:
     from sfumato.interfaces import Code as Code
     from sfumato.interfaces import Context as Context
     from sfumato.interfaces import Decoder as Decoder
-    from sfumato.interfaces import Density as Density
     from sfumato.interfaces import Encoder as Encoder
     from sfumato.interfaces import Likelihood as Likelihood
-    from sfumato.interfaces import Loss as Loss
-    from sfumato.interfaces import LossOut as LossOut
-    from sfumato.interfaces import Pass as Pass
-    from sfumato.interfaces import Point as Point
     from sfumato.interfaces import Posterior as Posterior
     from sfumato.interfaces import Prior as Prior
     from sfumato.interfaces import Scope as Scope
     from sfumato.interfaces import Shape as Shape
     from sfumato.model import Model as Model
+    from sfumato.passes import Loss as Loss
+    from sfumato.passes import LossOut as LossOut
+    from sfumato.passes import Pass as Pass
     from sfumato.pictures import picture_grid as picture_grid
     from sfumato.randomness import key as key
     from sfumato.randomness import keyed_generator as keyed_generator
@@ -74,6 +74,7 @@ _NAMES = {
     "artifact": "Header load read_header save",
     "assembly": "build",
     "comparison": "compare",
+    "codes": "Density Point",
     "data": "Contract Split Splits as_splits",
     "errors": (
         "ArtifactError DataError DeviceError Incompatible MissingPluginError NoDensityError "
@@ -82,11 +83,9 @@ _NAMES = {
     ),
     "evaluation": "Evaluation evaluate",
     "hooks": "hookimpl",
-    "interfaces": (
-        "Code Context Decoder Density Encoder Likelihood Loss LossOut Pass Point Posterior Prior "
-        "Scope Shape"
-    ),
+    "interfaces": "Code Context Decoder Encoder Likelihood Posterior Prior Scope Shape",
     "model": "Model",
+    "passes": "Loss LossOut Pass",
     "pictures": "picture_grid",
     "randomness": "key permuted keyed_generator",
     "registry": "register",

@@ -27,18 +27,20 @@ from sfumato.devices import choose_device
 from sfumato.errors import (
     ArtifactError,
     MissingPluginError,
+    Problem,
     SpecError,
     UnknownPartError,
 )
 from sfumato.files import write_atomically
 from sfumato.model import Model
-from sfumato.registry import PARTS, Registry, own_version, registry
+from sfumato.registry import Registry, own_version, registry
 from sfumato.resolve import load_spec
+from sfumato.spec import Spec
 from sfumato.strict_json import dumps, loads
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
-_MAX_HEADER = 16 << 20
+MAX_HEADER = 16 << 20
 _KEY = "sfumato"
 
 
@@ -98,7 +100,6 @@ def load(
     """
     file, target = model_file(path), choose_device(device)
     header, table = _read_header(file)
-    _check_installed(header, parts)
     spec = _spec(header, parts, file)
     try:
         model = assemble(spec, header.contract, "cpu", max_parameters=max_parameters, parts=parts)
@@ -143,7 +144,7 @@ def _read_header(file: Path) -> tuple[Header, dict[str, Any]]:
         msg = f"{file} is not a model that sfumato wrote: its header is not ours"
         raise ArtifactError(msg) from None
     try:
-        value = loads(said, f"{file} header")[0]
+        value = loads(said, f"{file} header", max_bytes=MAX_HEADER)[0]
         if value.get("format") != FORMAT:
             msg = f"{file} has format {value.get('format')!r}; this version reads {FORMAT}"
             raise ArtifactError(msg, hint="install a newer sfumato")
@@ -157,44 +158,38 @@ def _header_text(file: Path, stream: BinaryIO) -> bytes:
     size = os.fstat(stream.fileno()).st_size
     prefix = stream.read(8)
     length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0  # noqa: PLR2004 - u64
-    if not 0 < length <= min(_MAX_HEADER, size - 8):
+    if not 0 < length <= min(MAX_HEADER, size - 8):
         msg = f"{file} is truncated or not a .safetensors file"
         raise ArtifactError(msg)
     return stream.read(length)
 
 
-def _check_installed(header: Header, parts: Registry) -> None:
-    model = header.spec.get("model", {})
-    for kind in PARTS:
-        name = (model.get(kind) or {}).get("type", "")
-        try:
-            parts.get(kind, name)
-        except UnknownPartError as error:
-            origin = header.provenance.get(kind, {})
-            msg = (
-                f"the model needs {kind} {name!r} of {origin.get('distribution', '?')} "
-                f"{origin.get('version', '?')}, which is not installed or not allowed here"
-            )
-            raise MissingPluginError(msg, hint="see: sfumato describe RUN") from error
-
-
-def _spec(header: Header, parts: Registry, file: Path) -> Any:
-    raw = header.spec
+def _spec(header: Header, parts: Registry, file: Path) -> Spec:
     try:
-        if raw.get("data"):
-            parts.get("data", raw["data"].get("type", ""))
-    except UnknownPartError:
-        raw = {**raw, "data": None}  # a model works without the data it was trained on
-    try:
-        return load_spec(raw, parts=parts)
+        return load_spec(header.spec, parts=parts)
     except SpecError as error:
+        if all(problem.path.startswith("/data") for problem in error.problems):
+            # A model works without the data it was trained on.
+            return load_spec({**header.spec, "data": None}, parts=parts)
+        for problem in error.problems:
+            at = problem.path.removeprefix("/model/").removesuffix("/type")
+            if problem.code == UnknownPartError.code and at in header.provenance:
+                raise _missing(header.provenance[at], problem) from error
         msg = f"{file}: the spec in the header is not valid here\n{error}"
         raise ArtifactError(msg) from error
 
 
+def _missing(origin: Mapping[str, str], problem: Problem) -> MissingPluginError:
+    msg = (
+        f"{problem.message} at {problem.path}: it is of {origin.get('distribution', '?')} "
+        f"{origin.get('version', '?')}, which is not installed or not allowed here"
+    )
+    return MissingPluginError(msg, hint="see: sfumato describe RUN")
+
+
 def _check_table(file: Path, table: Mapping[str, Any], model: Model) -> None:
     wanted = {name: list(t.shape) for name, t in model.state_dict().items()}
-    found = {name: entry.get("shape") for name, entry in table.items()}
+    found = {n: e.get("shape") if isinstance(e, dict) else e for n, e in table.items()}
     if wanted != found:
         names = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
         first = names[0]

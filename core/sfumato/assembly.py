@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sfumato.data import Contract
 from sfumato.datasets import load_splits
-from sfumato.devices import choose_device
+from sfumato.devices import choose_device, is_out_of_memory
 from sfumato.errors import Incompatible, Problem, SfumatoError, SpecError
 from sfumato.interfaces import (
     Code,
@@ -25,16 +25,16 @@ from sfumato.interfaces import (
     Decoder,
     Encoder,
     Likelihood,
-    Loss,
-    LossOut,
     Posterior,
     Prior,
     Scope,
     Shape,
     Support,
+    takes,
 )
-from sfumato.model import Model, Parts, Plan, takes
+from sfumato.model import Model, Parts, Plan
 from sfumato.options import Part, arguments, nested_options
+from sfumato.passes import Loss, LossOut
 from sfumato.randomness import keyed_global
 from sfumato.registry import Registry, registry
 from sfumato.resolve import bind, load_spec
@@ -79,8 +79,9 @@ def build(
         DeviceError: No such device.
 
     Example:
-        >>> model = build({"model": {"family": "vae", "latent_dim": 2}}, data_shape=(1, 8, 8),
-        device="cpu") >>> model.sample(3).shape
+        >>> spec = {"model": {"family": "vae", "latent_dim": 2}}
+        >>> model = build(spec, data_shape=(1, 8, 8), device="cpu")
+        >>> model.sample(3).shape
         torch.Size([3, 1, 8, 8])
     """
     resolved = load_spec(spec, parts=parts)
@@ -182,7 +183,7 @@ class _Assembly:
 
     def _step(self, device: str) -> Plan:
         contexts: dict[str, Context] = {}
-        scope = self._scope()
+        scope = self._at("encoder", self._scope)
         x = cast("Tensor", scope.x)
 
         encoder = cast("Encoder", self._measured("encoder", contexts))
@@ -225,12 +226,20 @@ class _Assembly:
 
     def _measured(self, kind: str, contexts: dict[str, Context]) -> nn.Module:
         contexts[kind] = self._context
+        # What cannot run on meta tensors can mostly be made of them, so its size is known first.
+        with suppress(SpecError), torch.device("meta"):
+            self._enlarged(self._make(kind, self._context))
         part = self._make(kind, self._context)
-        self._size += sum(p.numel() for p in part.parameters())
-        if self._size > self._limit:
-            msg = f"the model has over {self._size:,} parameters; the limit is {self._limit:,}"
-            raise _TooLarge(msg)
+        self._size = self._enlarged(part)
         return part
+
+    def _enlarged(self, part: nn.Module) -> int:
+        """The number of parameters so far and of one more part, if that is not too many."""
+        size = self._size + sum(p.numel() for p in part.parameters())
+        if size > self._limit:
+            msg = f"the model has over {size:,} parameters; the limit is {self._limit:,}"
+            raise _TooLarge(msg)
+        return size
 
     def _make(self, kind: str, context: Context) -> nn.Module:
         config = cast("Part", getattr(self._spec.model, kind))
@@ -287,11 +296,10 @@ class _Assembly:
             raise SpecError(
                 [Problem("K301", f"/model/{kind}", self._said(kind, error.message), error.hint)]
             ) from error
-        except MemoryError as error:
-            raise SpecError(
-                [Problem("K207", f"/model/{kind}", "it is too large for this machine")]
-            ) from error
         except Exception as error:
+            if is_out_of_memory(error):
+                problem = Problem("K207", f"/model/{kind}", "it is too large for this machine")
+                raise SpecError([problem]) from error
             message = self._said(kind, f"{type(error).__name__}: {error}")
             raise SpecError([Problem("K302", f"/model/{kind}", message)]) from error
 
@@ -322,10 +330,7 @@ def _code(value: object) -> Code:
     return value
 
 
-def _loss_out(value: object) -> None:
-    if not isinstance(value, LossOut):
-        msg = f"it returns {type(value).__name__}, not a LossOut"
-        raise Incompatible(msg)
+def _loss_out(value: LossOut) -> None:
     for name, term in {"objective": value.objective, **value.terms}.items():
         if tuple(term.shape) != (_ROWS,):
             msg = f"its {name} has shape {tuple(term.shape)}, not (B,): one number an item"

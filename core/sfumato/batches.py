@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sfumato.data import Contract, Split, binarized, evaluated, model_space, visible
-from sfumato.randomness import key, permuted
+from sfumato.interfaces import Scope
+from sfumato.randomness import Noise, key, permuted
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def scope(self, step: int, source: Noise | None = None) -> Scope:
+        """What the model runs on at a training step."""
+        at = torch.tensor(step, device=self.x.device)
+        return Scope(self.x, self.condition, self.mask, at, source)
 
 
 class Batches:

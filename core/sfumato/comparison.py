@@ -12,10 +12,10 @@ from torch import Tensor
 
 from sfumato.assembly import assemble
 from sfumato.data import Splits, as_splits, evaluated
-from sfumato.datasets import check_splits, load_splits
+from sfumato.datasets import check_splits, data_options, load_splits
 from sfumato.devices import choose_device
 from sfumato.errors import DataError, Problem, SpecError
-from sfumato.evaluation import METRICS, evaluate
+from sfumato.evaluation import METRICS, check_metrics, evaluate
 from sfumato.files import check_new_folder, make_folder, write_atomically, write_json
 from sfumato.hooks import Hooks
 from sfumato.model import Model
@@ -24,9 +24,11 @@ from sfumato.resolve import bind, load_spec
 from sfumato.results import Comparison, Json, Pictures, Variant, VariantRun
 from sfumato.run import RunFolder, command_line, environment
 from sfumato.spec import Spec
-from sfumato.training import Data, Trainer, check_support
+from sfumato.trainer import Trainer
+from sfumato.training import Data, check_patience, check_support
 
 SEEDS = (0, 1, 2)
+_LONGEST = 60
 _ORIGINALS, _SAMPLES, _PAIRS, _STEPS = 10, 40, 3, 10
 
 SpecLike = Spec | Mapping[str, Any] | str | os.PathLike[str]
@@ -71,8 +73,8 @@ def compare(
         OutputError: ``out`` cannot be written, or has content.
         NonFiniteError: A run failed.
     """
-    if not specs or not seeds:
-        msg = "a comparison needs at least one spec and one seed"
+    if not specs or not seeds or len(set(seeds)) < len(seeds):
+        msg = "a comparison needs at least one spec and one seed, and no seed twice"
         raise DataError(msg)
     folder = None if out is None else Path(out)
     if folder is not None:
@@ -82,14 +84,20 @@ def compare(
         change = [f"training.device={device}"]
         resolved = {n: load_spec(spec, change, parts=parts) for n, spec in resolved.items()}
     splits, data_name = _data(resolved, data, parts)
+    if data is not None:
+        resolved = {n: spec.model_copy(update={"data": None}) for n, spec in resolved.items()}
     resolved = {name: bind(spec, splits.contract, parts) for name, spec in resolved.items()}
+    check_metrics(metrics, parts)
     for spec in resolved.values():
+        check_patience(spec, splits)
+        for seed in seeds:
+            _with_seed(spec, seed, parts)
         check_support(assemble(spec, splits.contract, spec.training.device, parts=parts), splits)
     reporter = parts.get("report", report).load()()
 
     split = "test" if splits.test is not None else "train"
     hooks = Hooks(parts)
-    side = _Side(splits, split, seeds, folder, metrics, hooks, progress, parts)
+    side = _Side(list(specs), splits, split, seeds, folder, metrics, hooks, progress, parts)
     variants = tuple(side.variant(name, spec) for name, spec in resolved.items())
     first = next(iter(resolved.values()))
     comparison = Comparison(
@@ -114,9 +122,10 @@ def write(
 ) -> None:
     """Write ``comparison.json`` and what a report makes of a comparison."""
     make_folder(folder)
+    # The figures first: a report that fails must not lose them.
+    write_json(folder / "comparison.json", comparison.to_json())
     for name, content in reporter(comparison).items():
         write_atomically(folder / Path(name).name, content)
-    write_json(folder / "comparison.json", comparison.to_json())
 
 
 def _data(specs: Mapping[str, Spec], data: Data | None, parts: Registry) -> tuple[Splits, str]:
@@ -126,7 +135,7 @@ def _data(specs: Mapping[str, Spec], data: Data | None, parts: Registry) -> tupl
         return splits, "own data"
     first, *others = specs.values()
     for name, spec in zip(list(specs)[1:], others, strict=True):
-        if spec.data != first.data or (spec.data is not None and spec.base != first.base):
+        if _data_identity(spec, parts) != _data_identity(first, parts):
             message = f"{name} names other data than {next(iter(specs))}: they cannot be compared"
             hint = "give all of them the same data, for example --data digits"
             raise SpecError([Problem("K206", "/data", message, hint)])
@@ -134,11 +143,23 @@ def _data(specs: Mapping[str, Spec], data: Data | None, parts: Registry) -> tupl
     return splits, first.data.type if first.data else ""
 
 
+def _data_identity(spec: Spec, parts: Registry) -> tuple[str | None, Json]:
+    options = data_options(spec, parts)
+    paths = {n: v.resolve() for n, v in options.items() if isinstance(v, Path)}
+    options = {**options, **paths}
+    return (None if spec.data is None else spec.data.type), options
+
+
+def _with_seed(spec: Spec, seed: int, parts: Registry) -> Spec:
+    return load_spec(spec, [f"training.seed={seed}"], parts=parts)
+
+
 class _Side:
     """What all variants of a comparison share."""
 
     def __init__(
         self,
+        names: Sequence[str],
         splits: Splits,
         split: str,
         seeds: Sequence[int],
@@ -148,6 +169,8 @@ class _Side:
         progress: Progress | None,
         parts: Registry,
     ) -> None:
+        folders = unique_names([_safe(name) for name in names])
+        self._folders = dict(zip(names, folders, strict=True))
         self._splits, self._split, self._seeds = splits, split, seeds
         self._folder, self._metrics, self._hooks = folder, metrics, hooks
         self._progress, self._parts = progress, parts
@@ -181,10 +204,10 @@ class _Side:
         )
 
     def _run(self, name: str, spec: Spec, seed: int) -> tuple[Model, VariantRun]:
-        spec = load_spec(spec, [f"training.seed={seed}"], parts=self._parts)
-        path = (
-            None if self._folder is None else self._folder / "runs" / _safe(name) / f"seed-{seed}"
-        )
+        spec = _with_seed(spec, seed, self._parts)
+        path = None
+        if self._folder is not None:
+            path = self._folder / "runs" / self._folders[name] / f"seed-{seed}"
         model = assemble(spec, self._splits.contract, spec.training.device, parts=self._parts)
         progress = self._progress
         told = None if progress is None else (lambda line: progress(name, seed, line))
@@ -203,29 +226,40 @@ class _Side:
     def _pictures(self, model: Model) -> Pictures:
         x = self._shown.x
         condition = self._shown.condition
+        # Samples take the conditions of the first items in turn; a walk keeps that of its start.
+        at = torch.arange(_SAMPLES) % len(x)
         pairs = [
-            model.interpolate(x[2 * i], x[2 * i + 1], steps=_STEPS)
-            for i in range(min(_PAIRS, len(x) // 2))
+            model.interpolate(
+                x[i],
+                x[i + 1],
+                steps=_STEPS,
+                condition=None if condition is None else condition[i : i + 1],
+            )
+            for i in range(0, 2 * min(_PAIRS, len(x) // 2), 2)
         ]
         shape = (0, _STEPS, *self._splits.contract.shape)
         return Pictures(
             reconstructions=model.reconstruct(self.originals, condition=condition).cpu(),
-            samples=model.sample(_SAMPLES, seed=0).cpu(),
+            samples=model.sample(
+                _SAMPLES, seed=0, condition=None if condition is None else condition[at]
+            ).cpu(),
             interpolations=torch.stack(pairs).cpu() if pairs else torch.zeros(shape),
         )
 
 
 def _safe(name: str) -> str:
     """A folder name for a variant: what is not a letter, digit, dot, dash or underscore becomes a dash."""
-    cleaned = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+    cleaned = "".join(c if c.isalnum() or c in "._-" else "-" for c in name[:_LONGEST])
     return cleaned.lstrip(".") or "model"
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
     """The same names, later duplicates numbered."""
-    seen: dict[str, int] = {}
-    made = []
+    made: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        made.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        number, unique = 1, name
+        while unique in made:
+            number += 1
+            unique = f"{name}-{number}"
+        made.append(unique)
     return made

@@ -27,16 +27,23 @@ def load_splits(spec: Spec, parts: Registry = registry) -> Splits:
         hint = 'add "data": {"type": "digits"}, or pass data='
         raise SpecError([Problem("K204", "/data", "the spec names no data", hint)])
     entry = parts.get("data", spec.data.type)
-    options: dict[str, Any] = arguments(spec.data)
-    for name in path_options(entry):
-        if isinstance(options[name], Path):
-            options[name] = spec.base / options[name]
-    splits = entry.load()(**options)
+    splits = entry.load()(**data_options(spec, parts))
     if not isinstance(splits, Splits):
         msg = f"data {entry.name!r} of {entry.distribution} returned {type(splits).__name__}"
         raise PluginError(msg, hint="a data plugin returns sfumato.Splits")
     check_splits(splits)
     return splits
+
+
+def data_options(spec: Spec, parts: Registry = registry) -> dict[str, Any]:
+    """The options of the data that a spec names, paths taken from where the spec stands."""
+    if spec.data is None:
+        return {}
+    options = arguments(spec.data)
+    for name in path_options(parts.get("data", spec.data.type)):
+        if isinstance(options[name], Path):
+            options[name] = spec.base / options[name]
+    return options
 
 
 def check_splits(splits: Splits) -> None:

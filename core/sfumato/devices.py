@@ -39,6 +39,12 @@ def choose_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out. On the CPU torch has no class of its own for that."""
+    named = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was told, so that a clock read next tells the truth."""
     if device.type == "cuda":

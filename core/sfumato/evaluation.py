@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sfumato.data import Split, Splits, evaluated
 from sfumato.model import Model
 from sfumato.options import config_model
-from sfumato.registry import Registry, registry
+from sfumato.registry import Entry, Registry, registry
 from sfumato.results import Figure, Json
 
 METRICS = ("reconstruction", "elbo", "nll")
@@ -41,6 +41,14 @@ class Evaluation:
         }
 
 
+def check_metrics(metrics: Sequence[str], parts: Registry = registry) -> list[Entry]:
+    """The metrics of these names, or an error if one is unknown or broken."""
+    entries = [parts.get("metric", name) for name in metrics]
+    for entry in entries:
+        config_model(entry)
+    return entries
+
+
 def evaluate(
     model: Model,
     splits: Splits,
@@ -64,10 +72,9 @@ def evaluate(
         DataError: No such split.
         UnknownPartError: No such metric.
     """
-    entries = [parts.get("metric", name) for name in metrics]
+    entries = check_metrics(metrics, parts)
     items: Split = evaluated(splits.get(split), splits.contract, model.dtype)
     figures: dict[str, Figure] = {}
     for entry in entries:
-        config_model(entry)  # a metric whose options are broken is told before any is run
         figures.update(entry.load()()(model, items, seed))
     return Evaluation(figures, split, len(items), seed)

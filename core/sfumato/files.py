@@ -51,14 +51,13 @@ def check_new_folder(path: Path, *, force: bool = False) -> None:
     Nothing is made yet. With ``force`` a folder with content will do.
     """
     try:
+        is_file = path.exists() and not path.is_dir()
         taken = path.is_dir() and any(path.iterdir())
-        if path.exists() and not path.is_dir():
-            msg = f"{path} is a file, not a folder"
-            raise OutputError(msg, hint="name another folder")
     except OSError as error:
-        if isinstance(error, OutputError):
-            raise
         raise _cannot_write(path, error) from error
+    if is_file:
+        msg = f"{path} is a file, not a folder"
+        raise OutputError(msg, hint="name another folder")
     if taken and not force:
         msg = f"{path} exists and is not empty"
         raise OutputError(

@@ -1,4 +1,4 @@
-r"""The parts a model is made of, and what passes between them.
+r"""The parts a model is made of.
 
 A model is six parts; families differ only in which parts they name:
 
@@ -19,15 +19,16 @@ keyword-only parameters are its options in a spec. It may take fewer arguments t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Distribution
 
-from sfumato.errors import Incompatible, NoDensityError
+from sfumato.errors import Incompatible
 from sfumato.randomness import Noise
 
 Shape = tuple[int, ...]
@@ -88,6 +89,11 @@ class Context:
         return dataclasses.replace(self, measured={**self.measured, **measured})
 
 
+def repeat_rows(rows: Tensor, k: int) -> Tensor:
+    """``(B, ...) -> (K*B, ...)``, samples outermost."""
+    return rows.expand(k, *rows.shape).reshape(k * len(rows), *rows.shape[1:])
+
+
 @dataclass(frozen=True)
 class Scope:
     """What a part may look at besides its own input, while the model runs. ``N`` rows, like that input.
@@ -119,17 +125,21 @@ class Scope:
         """The scope of ``K*B`` rows: every field with rows repeated ``k`` times."""
         return self if k == 1 else self.each(lambda rows: repeat_rows(rows, k))
 
+    def at(self, rows: slice) -> Scope:
+        """The scope of some of the rows."""
+        return self.each(lambda tensor: tensor[rows])
+
+    def chunks(self, rows: int) -> Iterator[tuple[int, Scope]]:
+        """The scope in runs of so many items, each with the index of its first."""
+        for first in range(0, 0 if self.x is None else len(self.x), rows):
+            yield first, self.at(slice(first, first + rows))
+
     def each(self, change: Callable[[Tensor], Tensor]) -> Scope:
         """The scope with ``change`` applied to every field that has rows."""
         x, condition, mask = (
             None if rows is None else change(rows) for rows in (self.x, self.condition, self.mask)
         )
         return dataclasses.replace(self, x=x, condition=condition, mask=mask)
-
-
-def repeat_rows(rows: Tensor, k: int) -> Tensor:
-    """``(B, ...) -> (K*B, ...)``, samples outermost."""
-    return rows.expand(k, *rows.shape).reshape(k * len(rows), *rows.shape[1:])
 
 
 @runtime_checkable
@@ -154,65 +164,6 @@ class Code(Protocol):
     def rsample(self, k: int = 1) -> tuple[Tensor, Tensor | None]:
         """Draw ``z`` ``(K, B, *Z)`` with its ``log q(z|x)`` ``(K, B)``, None for a point."""
         ...
-
-
-class Density:
-    r"""A code that is a torch distribution.
-
-    Independent normals are reparameterised by the scope's keyed noise,
-    :math:`z = \mu + \sigma \epsilon`; any other distribution by its own ``rsample``, under
-    torch's global generator.
-
-    Args:
-        dist: Batch ``(B,)``, event ``Z``.
-        scope: The scope handed to the posterior.
-        aux: Further training terms, each ``(B,)``.
-    """
-
-    def __init__(
-        self, dist: Distribution, scope: Scope, aux: Mapping[str, Tensor] | None = None
-    ) -> None:
-        self.dist: Distribution | None = dist
-        self.aux: Mapping[str, Tensor] = aux or {}
-        self._dist, self._scope = dist, scope
-
-    @property
-    def mode(self) -> Tensor:
-        """``(B, *Z)``."""
-        return self._dist.mode
-
-    def rsample(self, k: int = 1) -> tuple[Tensor, Tensor | None]:
-        """``z`` ``(K, B, *Z)`` and ``log q(z|x)`` ``(K, B)``."""
-        base = self._dist.base_dist if isinstance(self._dist, Independent) else self._dist
-        if isinstance(base, Normal):
-            z = base.loc + base.scale * self._scope.noise((k, *base.loc.shape))
-        else:
-            z = self._dist.rsample(torch.Size((k,)))
-        return z, self._dist.log_prob(z)
-
-
-class Point:
-    """A code that is a point and has no density.
-
-    Args:
-        mode: ``(B, *Z)``.
-        aux: Further training terms, each ``(B,)``.
-        codes: ``(B, ...)`` symbols, where the point was chosen from a finite set.
-    """
-
-    dist: Distribution | None = None
-
-    def __init__(
-        self,
-        mode: Tensor,
-        aux: Mapping[str, Tensor] | None = None,
-        codes: Tensor | None = None,
-    ) -> None:
-        self.mode, self.aux, self.codes = mode, aux or {}, codes
-
-    def rsample(self, k: int = 1) -> tuple[Tensor, Tensor | None]:
-        """``k`` copies of the point, ``(K, B, *Z)``, and None."""
-        return self.mode.expand(k, *self.mode.shape), None
 
 
 class Encoder(nn.Module):
@@ -272,148 +223,6 @@ class Likelihood(nn.Module):
         def __call__(self, parameters: Tensor, scope: Scope) -> Distribution: ...  # noqa: D102
 
 
-class LossOut:
-    """What a loss returns.
-
-    Args:
-        objective: ``(B,)`` per item, minimised; core averages.
-        critic: ``(B,)``, minimised over the parameters of ``loss.critic`` alone.
-        **terms: Named parts ``(B,)`` of the objective, in nats per item.
-    """
-
-    def __init__(
-        self, objective: Tensor, *, critic: Tensor | None = None, **terms: Tensor
-    ) -> None:
-        self.objective, self.critic, self.terms = objective, critic, terms
-
-
-class Loss(nn.Module):
-    """The objective, from one lazy forward pass: ``Pass -> LossOut``.
-
-    ``samples`` is how many codes of each item it wants (1). A loss may own a module ``critic``,
-    whose parameters a second optimiser trains.
-    """
-
-    samples: int = 1
-
-    if TYPE_CHECKING:
-
-        def __call__(self, pass_: Pass) -> LossOut: ...  # noqa: D102
-
-
-class Pass:
-    """One forward pass, handed to the loss. A term is computed when it is asked for, and once.
-
-    Args:
-        q_z: The code of ``B`` items.
-        scope: Their scope.
-        samples: ``K``.
-        prior: Makes ``p(z)``.
-        likelihood: Makes the unreduced ``p(x|z)`` from ``(N, *Z)`` and the scope of ``N`` rows.
-    """
-
-    def __init__(
-        self,
-        q_z: Code,
-        scope: Scope,
-        samples: int,
-        *,
-        prior: Callable[[Scope], Distribution],
-        likelihood: Callable[[Tensor, Scope], Distribution],
-    ) -> None:
-        self.q_z, self.scope = q_z, scope
-        self.z, self._log_q = q_z.rsample(samples)
-        self._prior, self._likelihood = prior, likelihood
-        # Not functools.cached_property: on 3.11 it takes a lock, which breaks torch.compile.
-        self._made: dict[str, Tensor | Distribution] = {}
-
-    @property
-    def p_z(self) -> Distribution:
-        """The prior."""
-        made = self._made.get("p_z")
-        if not isinstance(made, Distribution):
-            made = self._made["p_z"] = self._prior(self.scope)
-        return made
-
-    @property
-    def p_x(self) -> Distribution:
-        """``p(x|z)``, unreduced: batch ``(K*B, *X)``."""
-        made = self._made.get("p_x")
-        if not isinstance(made, Distribution):
-            k = len(self.z)
-            made = self._likelihood(self.z.flatten(0, 1), self.scope.repeat(k))
-            self._made["p_x"] = made
-        return made
-
-    @property
-    def log_px(self) -> Tensor:
-        r""":math:`\log p(x \mid z)`, ``(K, B)``: masked, then summed over the datum."""
-        made = self._made.get("log_px")
-        if not isinstance(made, Tensor):
-            k, b = self.z.shape[:2]
-            rows = self.scope.repeat(k)
-            made = reduce_log_prob(self.p_x, _data(rows), rows.mask).view(k, b)
-            self._made["log_px"] = made
-        return made
-
-    @property
-    def log_p(self) -> Tensor:
-        r""":math:`\log p(z)`, ``(K, B)``."""
-        made = self._made.get("log_p")
-        if not isinstance(made, Tensor):
-            made = self._made["log_p"] = self.p_z.log_prob(self.z)
-        return made
-
-    @property
-    def log_q(self) -> Tensor:
-        r""":math:`\log q(z \mid x)`, ``(K, B)``; refused for a point."""
-        if self._log_q is None:
-            msg = "the loss needs a density q(z|x), and the posterior yields a point"
-            raise NoDensityError(msg, hint='use posterior "gaussian", or loss "reconstruction"')
-        return self._log_q
-
-    @property
-    def has_density(self) -> bool:
-        """Whether :attr:`log_q` is defined."""
-        return self._log_q is not None
-
-    def kl(self) -> Tensor:
-        r""":math:`\mathrm{KL}(q(z \mid x) \,\|\, p(z))`, ``(B,)``: closed form, or else sampled."""
-        made = self._made.get("kl")
-        if not isinstance(made, Tensor):
-            made = self._made["kl"] = self._divergence()
-        return made
-
-    def _divergence(self) -> Tensor:
-        log_q = self.log_q
-        if self.q_z.dist is not None:
-            try:
-                return kl_divergence(self.q_z.dist, self.p_z)
-            except NotImplementedError:
-                pass
-        return (log_q - self.log_p).mean(0)
-
-
-def _data(scope: Scope) -> Tensor:
-    if scope.x is None:
-        msg = "log p(x|z) is asked for while generating: there is no x"
-        raise Incompatible(msg)
-    return scope.x
-
-
-def reduce_log_prob(p_x: Distribution, x: Tensor, mask: Tensor | None) -> Tensor:
-    r""":math:`\log p(x)` of each row, ``(N,)``, from the unreduced ``(N, *X)``.
-
-    Where the mask is 0 an entry adds nothing, whatever its value: it is replaced before it is
-    scored.
-    """
-    if mask is None:
-        return p_x.log_prob(x).flatten(1).sum(1)
-    counts = mask.bool()
-    inside = torch.where(counts, x, torch.zeros_like(x))
-    return torch.where(counts, p_x.log_prob(inside), 0.0).flatten(1).sum(1)
-
-
 def report(part: nn.Module) -> Mapping[str, Tensor]:
     """Figures a part reports about itself, such as a learned scale; none by default."""
     made = getattr(part, "report", None)
@@ -424,3 +233,12 @@ def warnings(part: nn.Module) -> Sequence[str]:
     """Sentences a part wants said about its state; none by default."""
     made = getattr(part, "warnings", None)
     return made() if callable(made) else ()
+
+
+def takes(part: nn.Module, arguments: int) -> bool:
+    """Whether a part's ``forward`` takes so many positional arguments: a part may take fewer than offered."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(part.forward).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return True
+    return sum(p.kind in positional for p in parameters) >= arguments

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,28 +12,27 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
+from sfumato import estimates
 from sfumato.data import Contract, visible
-from sfumato.errors import DataError, NoDensityError, SupportError
+from sfumato.errors import DataError, Incompatible, NoDensityError, SupportError
 from sfumato.interfaces import (
     Code,
     Context,
     Decoder,
     Encoder,
     Likelihood,
-    Loss,
-    LossOut,
-    Pass,
     Posterior,
     Prior,
     Scope,
     Shape,
+    takes,
 )
+from sfumato.interpolation import PATHS
+from sfumato.passes import Loss, LossOut, Pass
 from sfumato.randomness import ItemNoise, fresh_seed, keyed_global
 from sfumato.spec import Spec
 
 Array = Tensor | np.ndarray[Any, Any]
-_ROWS = 1024
-_SAMPLES = 50
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,8 @@ class Model(nn.Module):
         """
         scope = self.scope(x, condition)
         seed = fresh_seed() if seed is None else seed
-        return self.infer(replace(scope, source=self._noise(seed, "encode", 0)))
+        noise = ItemNoise(self.device, self.dtype, seed, "encode", 0)
+        return self.infer(replace(scope, source=noise))
 
     def decode(self, z: Tensor, *, condition: Array | None = None) -> Distribution:
         """``p(x|z)`` of codes ``(N, *Z)``: batch ``(N,)``, event ``X``; gradients flow."""
@@ -142,7 +140,7 @@ class Model(nn.Module):
             scope = self.scope(x, condition)
             rows = [
                 self.unreduced(self.infer(chunk).mode, replace(chunk, x=None)).mean
-                for _, chunk in _chunks(scope, _ROWS)
+                for _, chunk in scope.chunks(estimates.ROWS)
             ]
             return torch.cat(rows)
 
@@ -156,6 +154,7 @@ class Model(nn.Module):
         condition: Array | None = None,
     ) -> Tensor:
         """Generate data, ``(n, *X)``: ``z`` from the prior, then the mean of ``p(x|z)``, or a draw."""
+        _check_positive(n=n)
         seed = fresh_seed() if seed is None else seed
         with self._evaluating(), keyed_global(self.device, seed, "sample"):
             scope = self.scope(None, condition)
@@ -165,9 +164,9 @@ class Model(nn.Module):
                 made: Tensor = stepwise(z, self.likelihood, scope)
                 return made
             rows = []
-            for start in range(0, n, _ROWS):
-                rows_of = slice(start, start + _ROWS)
-                p_x = self.unreduced(z[rows_of], _rows(scope, rows_of))
+            for start in range(0, n, estimates.ROWS):
+                rows_of = slice(start, start + estimates.ROWS)
+                p_x = self.unreduced(z[rows_of], scope.at(rows_of))
                 rows.append(p_x.mean if mode == "mean" else p_x.sample())
             return torch.cat(rows)
 
@@ -179,6 +178,7 @@ class Model(nn.Module):
         *,
         steps: int = 9,
         path: Literal["linear", "slerp"] = "linear",
+        condition: Array | None = None,
     ) -> Tensor:
         """Walk between the codes of two data, ``(steps, *X)``; the ends are their reconstructions.
 
@@ -188,17 +188,19 @@ class Model(nn.Module):
             steps: How many points, both ends included.
             path: ``linear``, or ``slerp``: along the great circle, the length going linearly
                 (Shoemake, 1985).
+            condition: ``(1, C)``, for conditional models; it stays what it is on the way.
         """
         if steps < 2:  # noqa: PLR2004 - both ends
             msg = f"steps = {steps}: an interpolation has two ends"
             raise DataError(msg)
         ends = torch.cat([self._one(x0), self._one(x1)])
         with self._evaluating():
-            z0, z1 = self.infer(self.scope(ends)).mode
+            both = None if condition is None else torch.as_tensor(condition).expand(2, -1)
+            z0, z1 = self.infer(self.scope(ends, both)).mode
             t = torch.linspace(0, 1, steps, device=z0.device, dtype=z0.dtype)
             t = t.view(-1, *[1] * z0.dim())
-            z = torch.lerp(z0, z1, t) if path == "linear" else _slerp(z0, z1, t)
-            return self.unreduced(z, self.scope(None)).mean
+            kept = None if both is None else both[:1].expand(steps, -1)
+            return self.unreduced(PATHS[path](z0, z1, t), self.scope(None, kept)).mean
 
     @torch.no_grad()
     def elbo(
@@ -221,7 +223,8 @@ class Model(nn.Module):
             NoDensityError: The model defines no density, such as a plain autoencoder.
             SupportError: ``x`` lies outside the support of the likelihood.
         """
-        return self._evaluate_terms(x, seed, samples, condition, mask)["elbo"]
+        self._need_density("the ELBO")
+        return self.terms(x, seed=seed, samples=samples, condition=condition, mask=mask)["elbo"]
 
     @torch.no_grad()
     def terms(
@@ -237,7 +240,12 @@ class Model(nn.Module):
 
         A model without a density has the reconstruction alone.
         """
-        return self._evaluate_terms(x, seed, samples, condition, mask, refuse=False)
+        _check_positive(samples=samples)
+        seed = fresh_seed() if seed is None else seed
+        scope = self.scope(x, condition, mask)
+        self.check_support(scope)
+        with self._evaluating():
+            return estimates.terms(self, scope, samples, seed)
 
     @torch.no_grad()
     def log_prob(
@@ -276,18 +284,13 @@ class Model(nn.Module):
             SupportError: ``x`` lies outside the support of the likelihood.
         """
         self._need_density("log p(x)")
+        rows = estimates.ROWS if batch_size is None else batch_size
+        _check_positive(samples=samples, batch_size=rows)
         seed = fresh_seed() if seed is None else seed
         scope = self.scope(x, condition, mask)
         self.check_support(scope)
-        block = min(samples, _SAMPLES)
-        per_chunk = max(1, (batch_size or _ROWS) // block)
         with self._evaluating():
-            return torch.cat(
-                [
-                    self._importance(chunk, samples, block, seed, first)
-                    for first, chunk in _chunks(scope, per_chunk)
-                ]
-            )
+            return estimates.log_prob(self, scope, samples, rows, seed)
 
     # ---- what training and evaluation build on --------------------------------------------------
 
@@ -297,20 +300,22 @@ class Model(nn.Module):
         Core adds the code's own terms to the objective, and reports the ELBO wherever it is
         defined.
         """
-        pass_ = Pass(
-            self.infer(scope),
-            scope,
-            getattr(self.loss, "samples", 1),
-            prior=self._p_z,
-            likelihood=self.unreduced,
-        )
+        pass_ = self.run(scope, getattr(self.loss, "samples", 1))
         out = self.loss(pass_)
+        if not isinstance(out, LossOut):
+            msg = f"it returns {type(out).__name__}, not a LossOut"
+            raise Incompatible(msg)
         for name, term in pass_.q_z.aux.items():
             out.objective = out.objective + term
             out.terms[name] = term
         if pass_.has_density:
             out.terms["elbo"] = (pass_.log_px.mean(0) - pass_.kl()).detach()
         return out
+
+    def run(self, scope: Scope, samples: int) -> Pass:
+        """One lazy pass with so many samples of each item's code."""
+        q_z = self.infer(scope)
+        return Pass(q_z, scope, samples, prior=self._p_z, likelihood=self.unreduced)
 
     def infer(self, scope: Scope) -> Code:
         """``q(z|x)`` of the scope's data."""
@@ -344,12 +349,12 @@ class Model(nn.Module):
         embed = getattr(self.posterior, "embed", None)
         return embed(drawn) if embed else drawn
 
-    def check_support(self, scope: Scope) -> None:
+    def check_support(self, scope: Scope, first: int = 0) -> None:
         """Raise a :class:`SupportError` if values that count lie outside the support of the likelihood."""
         if scope.x is None or not len(scope.x):
             return
         z = torch.zeros(1, *self.plan.z_shape, device=self.device, dtype=self.dtype)
-        one = replace(_rows(scope, slice(0, 1)), source=None)
+        one = replace(scope.at(slice(0, 1)), source=None)
         support = self.unreduced(z, one).support
         if support is None:
             return
@@ -359,6 +364,7 @@ class Model(nn.Module):
         if bool(outside.any()):
             item, *index = outside.nonzero()[0].tolist()
             value = scope.x[(item, *index)].item()
+            item += first
             likelihood = self.spec.model.likelihood
             name = likelihood.type if likelihood else "?"
             msg = f"item {item} has x{index} = {value:.6g}, outside the support of likelihood {name!r}"
@@ -399,9 +405,6 @@ class Model(nn.Module):
             if training:
                 self.train()
 
-    def _noise(self, seed: int, purpose: str, first: int, block: int = 0) -> ItemNoise:
-        return ItemNoise(self.device, self.dtype, seed, purpose, first, block=block)
-
     def scope(
         self, x: Array | None = None, condition: Array | None = None, mask: Array | None = None
     ) -> Scope:
@@ -427,6 +430,9 @@ class Model(nn.Module):
     def _rows(self, rows: Array, shape: Shape, name: str, *, integers: bool = False) -> Tensor:
         tensor = torch.as_tensor(rows)
         self._check_rows(tensor, shape, name)
+        if not len(tensor):
+            msg = f"{name} has no items"
+            raise DataError(msg)
         return tensor.to(self.device, torch.long if integers else self.dtype)
 
     @staticmethod
@@ -452,80 +458,9 @@ class Model(nn.Module):
                 msg, hint='use family "vae", or compare reconstructions (Model.terms) instead'
             )
 
-    def _evaluate_terms(
-        self,
-        x: Array,
-        seed: int | None,
-        samples: int,
-        condition: Array | None,
-        mask: Array | None,
-        *,
-        refuse: bool = True,
-    ) -> dict[str, Tensor]:
-        if refuse:
-            self._need_density("the ELBO")
-        seed = fresh_seed() if seed is None else seed
-        scope = self.scope(x, condition, mask)
-        self.check_support(scope)
-        found: list[dict[str, Tensor]] = []
-        with self._evaluating():
-            for first, chunk in _chunks(scope, max(1, _ROWS // samples)):
-                with keyed_global(self.device, seed, "elbo", first):
-                    pass_ = self._pass(chunk, samples, self._noise(seed, "elbo", first))
-                    terms = {"reconstruction": -pass_.log_px.mean(0)}
-                    if pass_.has_density:
-                        terms["kl"] = pass_.kl()
-                        terms["elbo"] = -terms["reconstruction"] - terms["kl"]
-                found.append(terms)
-        return {name: torch.cat([terms[name] for terms in found]) for name in found[0]}
 
-    def _pass(self, scope: Scope, samples: int, source: ItemNoise) -> Pass:
-        scope = replace(scope, source=source)
-        return Pass(self.infer(scope), scope, samples, prior=self._p_z, likelihood=self.unreduced)
-
-    def _importance(self, scope: Scope, samples: int, block: int, seed: int, first: int) -> Tensor:
-        """Streaming log-mean-exp over blocks of samples; every block has its own keyed noise."""
-        total: Tensor | None = None
-        for number, start in enumerate(range(0, samples, block)):
-            k = min(block, samples - start)
-            with keyed_global(self.device, seed, "log_prob", first, number):
-                pass_ = self._pass(scope, k, self._noise(seed, "log_prob", first, number))
-                weights = pass_.log_px + pass_.log_p - pass_.log_q
-            part = weights.logsumexp(0)
-            total = part if total is None else torch.logaddexp(total, part)
-        if total is None:
-            msg = f"samples = {samples}: an estimate needs at least one"
+def _check_positive(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            msg = f"{name} = {count}: it should be at least 1"
             raise DataError(msg)
-        return total - math.log(samples)
-
-
-def takes(part: nn.Module, arguments: int) -> bool:
-    """Whether a part's ``forward`` takes so many positional arguments: a part may take fewer than offered."""
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(part.forward).parameters.values()
-    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
-        return True
-    return sum(p.kind in positional for p in parameters) >= arguments
-
-
-def _rows(scope: Scope, rows: slice) -> Scope:
-    return scope.each(lambda tensor: tensor[rows])
-
-
-def _chunks(scope: Scope, rows: int) -> Iterator[tuple[int, Scope]]:
-    """The scope in runs of so many items, each with the index of its first."""
-    count = 0 if scope.x is None else len(scope.x)
-    for first in range(0, count, rows):
-        yield first, _rows(scope, slice(first, first + rows))
-
-
-def _slerp(z0: Tensor, z1: Tensor, t: Tensor) -> Tensor:
-    length0, length1 = z0.norm(), z1.norm()
-    angle = torch.acos(((z0 * z1).sum() / (length0 * length1)).clamp(-1, 1))
-    if not torch.isfinite(angle) or torch.sin(angle) < 1e-4:  # noqa: PLR2004 - no plane is defined
-        return torch.lerp(z0, z1, t)
-    direction = (
-        torch.sin((1 - t) * angle) * (z0 / length0) + torch.sin(t * angle) * (z1 / length1)
-    ) / torch.sin(angle)
-    walked: Tensor = direction * torch.lerp(length0, length1, t)
-    return walked

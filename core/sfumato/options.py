@@ -21,7 +21,8 @@ from pydantic import (
 )
 
 from sfumato.errors import PluginError
-from sfumato.interfaces import Decoder, Encoder, Likelihood, Loss, Posterior, Prior
+from sfumato.interfaces import Decoder, Encoder, Likelihood, Posterior, Prior
+from sfumato.passes import Loss
 from sfumato.registry import PARTS, Entry
 
 INTERFACES: dict[type, str] = {

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from sfumato.artifact import WEIGHTS
+from sfumato.artifact import MAX_HEADER, WEIGHTS
 from sfumato.artifact import save as save_model
 from sfumato.data import Splits
 from sfumato.errors import ArtifactError, SpecError
@@ -158,9 +158,11 @@ def read_run(path: str | os.PathLike[str]) -> tuple[Spec, Mapping[str, Any]]:
         msg = f"{folder} is not a run folder: it lacks spec.json or run.json"
         raise ArtifactError(msg, hint="make one with: sfumato train SPEC --out RUN")
     try:
-        about = loads((folder / "run.json").read_text(encoding="utf-8"), str(folder / "run.json"))[
-            0
-        ]
+        about = loads(
+            (folder / "run.json").read_text(encoding="utf-8"),
+            str(folder / "run.json"),
+            max_bytes=MAX_HEADER,
+        )[0]
         base = Path(about["data"]["base"])
         spec = load_spec(folder / "spec.json")
     except (SpecError, KeyError, TypeError, UnicodeDecodeError) as error:

@@ -80,8 +80,11 @@ class BetaElbo(Loss):
             msg = "warm_up and capacity are both given, and both schedule the same weight"
             raise Incompatible(msg, hint='set "warm_up": 0 or "capacity": null')
         # Buffers, not floats: a stacked sweep and a CUDA graph would freeze a Python number.
-        self.register_buffer("beta", torch.tensor(beta), persistent=False)
-        self.register_buffer("capacity", torch.tensor(capacity or 0.0), persistent=False)
+        # In full precision, for core casts them to the model's: a float32 0.1 is not 0.1 in float64.
+        weight = torch.tensor(beta, dtype=torch.float64)
+        aim = torch.tensor(capacity or 0.0, dtype=torch.float64)
+        self.register_buffer("beta", weight, persistent=False)
+        self.register_buffer("capacity", aim, persistent=False)
         self.has_capacity = capacity is not None
         self.warm_up, self.capacity_steps = warm_up, capacity_steps
 

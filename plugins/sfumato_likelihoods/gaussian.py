@@ -72,10 +72,10 @@ class GaussianLikelihood(Likelihood):
             self.raw = nn.Parameter(torch.full(shape, start / _GAIN))
         else:
             value = 1.0 if isinstance(sigma, str) else sigma
+            # In full precision, for core casts it to the model's: a float32 0.3 is not 0.3 in float64.
+            scale = torch.tensor(value, dtype=torch.float64)
             # Fitted scales are state; a fixed one stands in the spec.
-            self.register_buffer(
-                "fixed_sigma", torch.tensor(value), persistent=self.how == "optimal"
-            )
+            self.register_buffer("fixed_sigma", scale, persistent=self.how == "optimal")
 
     fixed_sigma: Tensor
 
@@ -89,7 +89,8 @@ class GaussianLikelihood(Likelihood):
     def forward(self, parameters: Tensor, scope: Scope) -> Normal:
         """Make the distribution of means ``(N, *X)``."""
         del scope
-        return Normal(parameters, self.sigma.expand_as(parameters), validate_args=False)
+        sigma = self.sigma.to(parameters.dtype).expand_as(parameters)
+        return Normal(parameters, sigma, validate_args=False)
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]], epoch: int) -> None:
         r"""Set the scale to the root of the mean squared residual over ``(means, x, mask)``.

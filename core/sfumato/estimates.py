@@ -1,0 +1,75 @@
+"""Estimates of densities under a model: the terms of the ELBO, and importance weights.
+
+Every item has its own keyed noise, so an estimate does not depend on how items are grouped. Parts
+that draw from torch's global generator instead depend on it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sfumato.passes import Pass
+from sfumato.randomness import ItemNoise, keyed_global
+
+if TYPE_CHECKING:
+    from sfumato.interfaces import Scope
+    from sfumato.model import Model
+
+ROWS = 1024
+BLOCK = 50
+"""Samples of an item that are drawn together: part of its keyed stream, so never a matter of memory."""
+
+
+def terms(model: Model, scope: Scope, samples: int, seed: int) -> dict[str, Tensor]:
+    """``reconstruction`` and, where they are defined, ``kl`` and ``elbo``, each ``(B,)`` nats."""
+    found: list[dict[str, Tensor]] = []
+    for first, chunk in scope.chunks(max(1, ROWS // samples)):
+        with keyed_global(model.device, seed, "elbo", first):
+            pass_ = _pass(model, chunk, samples, seed, "elbo", first)
+            made = {"reconstruction": -pass_.log_px.mean(0)}
+            if pass_.has_density:
+                made["kl"] = pass_.kl()
+                made["elbo"] = -made["reconstruction"] - made["kl"]
+        found.append(made)
+    return {name: torch.cat([made[name] for made in found]) for name in found[0]}
+
+
+def log_prob(model: Model, scope: Scope, samples: int, rows: int, seed: int) -> Tensor:
+    """Importance-weighted estimate of the log-evidence, ``(B,)`` nats, ``rows`` decoded at once."""
+    block = min(samples, BLOCK)
+    chunks = scope.chunks(max(1, rows // block))
+    return torch.cat(
+        [_weighed(model, chunk, samples, block, seed, first) for first, chunk in chunks]
+    )
+
+
+def _weighed(
+    model: Model, scope: Scope, samples: int, block: int, seed: int, first: int
+) -> Tensor:
+    """A streaming log-mean-exp over blocks of samples; every block has its own keyed noise."""
+    total = torch.full((), -math.inf, device=model.device, dtype=model.dtype)
+    for number, start in enumerate(range(0, samples, block)):
+        k = min(block, samples - start)
+        with keyed_global(model.device, seed, "log_prob", first, number):
+            pass_ = _pass(model, scope, k, seed, "log_prob", first, number)
+            part = (pass_.log_px + pass_.log_p - pass_.log_q).logsumexp(0)
+        total = torch.logaddexp(total, part)
+    return total - math.log(samples)
+
+
+def _pass(
+    model: Model,
+    scope: Scope,
+    samples: int,
+    seed: int,
+    purpose: str,
+    first: int,
+    block: int = 0,
+) -> Pass:
+    noise = ItemNoise(model.device, model.dtype, seed, purpose, first, block=block)
+    return model.run(replace(scope, source=noise), samples)

@@ -1,0 +1,143 @@
+"""What a comparison shows, in sentences made from its numbers.
+
+Nothing is keyed on a variant's name. What a model *is* comes from its resolved spec and from which
+figures it defines; every claim carries its figure; what the seeds cannot settle is said to be
+unsettled. What was not measured, or not well, is in :mod:`~sfumato_report.limits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sfumato import Comparison
+from sfumato_report import limits
+from sfumato_report.ranking import (
+    Ranking,
+    Spread,
+    figure,
+    likelihoods,
+    on_one_scale,
+    ranking,
+    spread,
+)
+from sfumato_report.sentences import Finding, Ref, Segment, refs, value
+from sfumato_report.text import listed, number, places, plural, term
+
+COLLAPSED = 0.1
+"""Nats per item below which a divergence says that the codes carry next to nothing."""
+
+_RANKED = ("reconstruction", "elbo", "nll")
+_MANY = 4
+
+
+def findings(comparison: Comparison) -> list[Finding]:
+    """Everything worth saying: results, then limits, then what went wrong."""
+    found = [*_rankings(comparison), *_divergences(comparison), *limits.limits(comparison)]
+    rank = {"result": 0, "limit": 1, "warning": 2}
+    return sorted(found, key=lambda finding: rank[finding.kind])
+
+
+def _rankings(comparison: Comparison) -> Iterator[Finding]:
+    for name in _RANKED:
+        order = ranking(comparison, name)
+        if order is None:
+            continue
+        topic = term(name)[0].upper() + term(name)[1:]
+        if len(order.order) > 1 and not on_one_scale(comparison, order.figure):
+            yield Finding("limit", topic, (_mixed(comparison, name),))
+        else:
+            yield Finding("result", topic, tuple(_ranked(comparison, name, order)))
+
+
+def _mixed(comparison: Comparison, name: str) -> str:
+    return (
+        f"The variants are not ranked by {term(name)}: their likelihoods differ "
+        f"({listed(likelihoods(comparison))}), and unless all of these are densities, or all are "
+        "probabilities, of the same values, their nats are not on one scale."
+    )
+
+
+def _ranked(comparison: Comparison, name: str, found: Ranking) -> Iterator[Segment]:
+    spreads = [s for _, s in found.order[:2]]
+    scales = [s.deviation or 0.0 for s in spreads]
+    if len(spreads) > 1:
+        scales.append(found.gap)
+    decimals = places([s.mean for s in spreads], scales)
+    index, best = found.order[0]
+    said = value(best, decimals, found.figure.unit)
+    items = f"{comparison.split} items"
+    if found.verdict == "tie":
+        level = [i for i, s in found.order if abs(s.mean - best.mean) <= 1e-9 * abs(best.mean)]
+        yield from refs(comparison, level)
+        yield f" share the best mean {term(name)} on the {items}: {said}."
+    elif found.verdict == "alone":
+        yield f"On the {items} the {term(name)} of "
+        yield from refs(comparison, [index])
+        others = len(comparison.variants) > 1
+        yield f" is {said}.{' No other variant defines it in every seed.' if others else ''}"
+    else:
+        second = found.order[1]
+        verb = f" reconstructs the {items} best: "
+        if name != "reconstruction":
+            verb = f" has the best on the {items}: "
+            yield f"Of the {len(found.order)} models that define {_article(name)} {term(name)}, "
+        yield from (*refs(comparison, [index]), f"{verb}{said}. Next is ")
+        yield from refs(comparison, [second[0]])
+        yield f" with {value(second[1], decimals)}. {_verdict(found, decimals)}"
+    if name == "reconstruction" and limits.lacks_prior_term(comparison.variants[index]):
+        yield " The objective of "
+        yield from refs(comparison, [index])
+        yield " charges nothing for what the codes carry, so this figure alone does not make it "
+        yield "the better model of the data."
+
+
+def _article(name: str) -> str:
+    return "an" if name[0] in "aeion" else "a"
+
+
+def _verdict(found: Ranking, decimals: int) -> str:
+    gap, wider = number(found.gap, decimals), number(found.wider, decimals)
+    exceeds = f"The gap of {gap} exceeds the spread over seeds (at most {wider})"
+    within = f"The gap of {gap} is not more than the spread over seeds ({wider})"
+    unsettled = "so these seeds do not settle the order."
+    return {
+        "one seed": f"The gap is {gap}; one seed cannot tell how much of it is chance.",
+        "separate": f"{exceeds}, and the ranges do not meet.",
+        "within": f"{within}, {unsettled}",
+        "overlap": f"{exceeds}, but the ranges overlap, {unsettled}",
+    }[found.verdict]
+
+
+def _divergences(comparison: Comparison) -> Iterator[Finding]:
+    known = [(i, s) for i, v in enumerate(comparison.variants) if (s := spread(v, "kl"))]
+    if not known:
+        return
+    unit = next(f.unit for v in comparison.variants if (f := figure(v, "kl")))
+    known.sort(key=lambda entry: -entry[1].mean)
+    few = len(known) <= _MANY
+    segments: list[Segment] = ["The divergence (KL) of the codes from the prior is "]
+    for at, (index, values) in enumerate(known if few else [known[0], known[-1]]):
+        separator = "; " if at else ""
+        extreme = "" if few else ("lowest, " if at else "highest, ")
+        # Divergences differ by orders of magnitude: each has its own decimals.
+        decimals = places([values.mean], [values.deviation or 0.0])
+        said = value(values, decimals, "" if at else unit)
+        segments.append(f"{separator}{extreme}{said} for ")
+        segments.append(Ref(index, comparison.variants[index].name))
+    segments.append(". On average a code tells no more than that about its item.")
+    yield Finding("result", "Divergence", tuple(segments))
+    for index, values in known:
+        yield from _collapse(comparison, index, values, unit)
+
+
+def _collapse(comparison: Comparison, index: int, of: Spread, unit: str) -> Iterator[Finding]:
+    fallen = [v for v in of.values if v < COLLAPSED]
+    if fallen:
+        # A sampled divergence may come out below zero; as a bound it is zero.
+        highest = number(max(*fallen, 0.0), 3)
+        said = (
+            f" has collapsed in {len(fallen)} of {plural(of.runs, 'seed')}: with a divergence of "
+            f"at most {highest} {unit} its codes say next to nothing about the item, and the "
+            "decoder does without them."
+        )
+        yield Finding("warning", "Collapse", (*refs(comparison, [index]), said))

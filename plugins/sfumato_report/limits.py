@@ -1,0 +1,141 @@
+"""What limits a comparison: undefined figures, untrained priors, few seeds, short budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sfumato import Comparison, Variant, VariantRun
+from sfumato_report.ranking import figure, part, spread
+from sfumato_report.sentences import Finding, Ref, Segment, refs
+from sfumato_report.text import finite, listed, plural, term
+
+_DENSITIES = frozenset({"ELBO", "NLL"})
+
+
+def limits(comparison: Comparison) -> Iterator[Finding]:
+    """Everything that limits what the figures say, and what the parts warn of."""
+    yield from _undefined(comparison)
+    yield from _partial(comparison)
+    yield from _samples(comparison)
+    yield from _split(comparison)
+    yield from _seeds(comparison)
+    yield from _unfinished(comparison)
+    yield from _warnings(comparison)
+
+
+def lacks_prior_term(variant: Variant) -> bool:
+    """Whether nothing in the objective draws the codes towards the prior."""
+    loss = part(variant, "loss")
+    return loss.get("type") == "reconstruction" or finite(loss.get("beta")) == 0
+
+
+def _undefined(comparison: Comparison) -> Iterator[Finding]:
+    """One finding for all models of a kind that lack the same figures for the same reasons."""
+    groups: dict[tuple[bool, tuple[tuple[str, tuple[str, ...]], ...]], list[int]] = {}
+    for index, variant in enumerate(comparison.variants):
+        reasons = _reasons(variant)
+        if reasons:
+            point = part(variant, "posterior").get("type") == "delta"
+            key = (point, tuple((why, tuple(names)) for why, names in reasons.items()))
+            groups.setdefault(key, []).append(index)
+    for (point, because), indices in groups.items():
+        segments: list[Segment] = []
+        for why, names in because:
+            segments.append(
+                f"{listed(names)} {'is' if len(names) == 1 else 'are'} not defined for "
+            )
+            segments += [*refs(comparison, indices), f": {why}. "]
+        density = any(_DENSITIES & set(names) for _, names in because)
+        if point and density:
+            segments.append(
+                "An encoder that gives one point an item, not a distribution, leaves the model "
+                "without a density over the data. "
+            )
+        segments.append("An empty cell is not a zero.")
+        yield Finding("limit", "No density" if density else "Not defined", tuple(segments))
+
+
+def _reasons(variant: Variant) -> dict[str, list[str]]:
+    """Why figures have no value in any seed: for each reason, their names."""
+    reasons: dict[str, list[str]] = {}
+    for name in dict.fromkeys(n for run in variant.runs for n in run.figures):
+        first = figure(variant, name)
+        if first is not None and spread(variant, name) is None:
+            why = (first.undefined or "no finite value").rstrip(".")
+            reasons.setdefault(why, []).append(term(name))
+    return reasons
+
+
+def _partial(comparison: Comparison) -> Iterator[Finding]:
+    for index, variant in enumerate(comparison.variants):
+        names = dict.fromkeys(n for run in variant.runs for n in run.figures)
+        known = {n: s for n in names if (s := spread(variant, n)) and not s.complete}
+        if known:
+            told = [f"{term(n)} ({len(s.values)} of {s.runs} seeds)" for n, s in known.items()]
+            said = f" lacks values for {listed(told)}: what it has is shown, but not ranked."
+            yield Finding("warning", "Failed seeds", (*refs(comparison, [index]), said))
+
+
+def _samples(comparison: Comparison) -> Iterator[Finding]:
+    indices = [i for i, v in enumerate(comparison.variants) if lacks_prior_term(v)]
+    if indices:
+        its = "its" if len(indices) == 1 else "their"
+        said = (
+            f" come from a prior that {its} training never drew the codes towards. They show the "
+            "decoder at codes it may never have met, not what the data look like to the model."
+        )
+        yield Finding("limit", "Samples", ("The samples of ", *refs(comparison, indices), said))
+
+
+def _split(comparison: Comparison) -> Iterator[Finding]:
+    said = {
+        "train": "The figures are of the training items, which the models have fitted: they say "
+        "nothing about new data.",
+        "valid": "The figures are of the validation items, which also choose the epoch whose "
+        "weights are kept: expect them to flatter every model a little.",
+    }.get(comparison.split)
+    if said:
+        yield Finding("limit", "Split", (said,))
+
+
+def _seeds(comparison: Comparison) -> Iterator[Finding]:
+    count = min(len(v.runs) for v in comparison.variants)
+    said = (
+        f"{plural(count, 'seed')} give a mean and a range and no more: the spread over seeds is "
+        "that of initialisation, batch order and noise, on one division of the data."
+        if count > 1
+        else "A single seed was trained: nothing here tells a difference of models from chance."
+    )
+    yield Finding("limit", "Seeds", (said,))
+
+
+def _unfinished(comparison: Comparison) -> Iterator[Finding]:
+    found: list[Segment] = []
+    for index, variant in enumerate(comparison.variants):
+        last = sum(map(_best_at_end, variant.runs))
+        if last:
+            found += [", " if found else "", Ref(index, variant.name)]
+            found.append(f" ({last} of {plural(len(variant.runs), 'seed')})")
+    if found:
+        lead = "The lowest validation objective came at the last epoch for "
+        tail = ": longer training may still change the figures."
+        yield Finding("limit", "Budget", (lead, *found, tail))
+
+
+def _best_at_end(run: VariantRun) -> bool:
+    scores = [finite((entry.get("valid") or {}).get("objective")) for entry in run.history]
+    known = [s for s in scores if s is not None]
+    return len(known) > 1 and scores[-1] == min(known)
+
+
+def _warnings(comparison: Comparison) -> Iterator[Finding]:
+    """Each warning once, with the variants and seeds that it came from."""
+    texts = dict.fromkeys(w for v in comparison.variants for run in v.runs for w in run.warnings)
+    for text in texts:
+        found: list[Segment] = []
+        for index, variant in enumerate(comparison.variants):
+            seeds = [str(run.seed) for run in variant.runs if text in run.warnings]
+            if seeds:
+                where = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {listed(seeds)}"
+                found += [", " if found else "", Ref(index, variant.name), f" ({where})"]
+        yield Finding("warning", "Warning", (*found, f": {text}"))

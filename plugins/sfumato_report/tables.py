@@ -1,0 +1,257 @@
+"""The tables of a report: figures, seeds, runs and what differs between the specs."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sfumato import Comparison, Variant
+from sfumato_report.curves import loss_names, values
+from sfumato_report.ranking import Ranking, Spread, figure, on_one_scale, ranking, spread
+from sfumato_report.text import duration, finite, integer, number, places, term
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one variant.
+
+    Args:
+        mean: Over seeds; empty where not defined.
+        deviation: Over seeds; empty below two.
+        range: Smallest and largest value over seeds.
+        why: Number of the footnote that says why there is no value.
+        best: Whether the seeds show this to be the best mean.
+        seeds: How many of the seeds have a value, if not all.
+    """
+
+    mean: str = ""
+    deviation: str = ""
+    range: str = ""
+    why: int | None = None
+    best: bool = False
+    seeds: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Args:
+        title: Its name.
+        unit: Its unit.
+        better: ``lower is better``, ``higher is better`` or empty.
+        definition: What it is.
+        cells: One a variant.
+        per_seed: For each variant, a value and its standard error a seed.
+    """
+
+    title: str
+    unit: str
+    better: str
+    definition: str
+    cells: tuple[Cell, ...]
+    per_seed: tuple[tuple[tuple[str, str], ...], ...]
+
+
+@dataclass
+class Metrics:
+    """The table of figures.
+
+    Args:
+        rows: One a figure.
+        reasons: Footnotes: why a cell is empty.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def because(self, reason: str) -> int:
+        """The number of a footnote, new or known."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return self.reasons.index(reason) + 1
+
+
+def metrics(comparison: Comparison) -> Metrics:
+    """Every figure that some variant has, in the order in which they first occur."""
+    table = Metrics()
+    names = (n for v in comparison.variants for run in v.runs for n in run.figures)
+    for name in dict.fromkeys(names):
+        table.rows.append(_row(comparison, name, table))
+    return table
+
+
+def _row(comparison: Comparison, name: str, table: Metrics) -> Row:
+    spreads = [spread(v, name) for v in comparison.variants]
+    order = ranking(comparison, name)
+    best = order.order[0][0] if order and _settled(comparison, order) else None
+    cells = [
+        Cell(why=table.because(_why(v, name))) if s is None else _cell(s, best=i == best)
+        for i, (v, s) in enumerate(zip(comparison.variants, spreads, strict=True))
+    ]
+    example = next(f for v in comparison.variants if (f := figure(v, name)) is not None)
+    return Row(
+        term(name),
+        example.unit,
+        f"{example.better} is better" if example.better else "",
+        example.definition,
+        tuple(cells),
+        tuple(_seeds(v, name) for v in comparison.variants),
+    )
+
+
+def _settled(comparison: Comparison, order: Ranking) -> bool:
+    return order.verdict == "separate" and on_one_scale(comparison, order.figure)
+
+
+def _why(variant: Variant, name: str) -> str:
+    example = figure(variant, name)
+    if example is None:
+        return "this variant was not scored with it"
+    return example.undefined or "no finite value"
+
+
+def _decimals(of: Spread) -> int:
+    # Each cell has its own: in one row, spreads may differ by orders of magnitude.
+    return places(of.values, [of.deviation or 0.0])
+
+
+def _cell(of: Spread, *, best: bool) -> Cell:
+    decimals = _decimals(of)
+    low, high = number(of.low, decimals), number(of.high, decimals)
+    return Cell(
+        number(of.mean, decimals),
+        "" if of.deviation is None else number(of.deviation, decimals),
+        f"{low} to {high}" if len(of.values) > 1 else "",
+        best=best,
+        seeds="" if of.complete else f"{len(of.values)} of {of.runs} seeds",
+    )
+
+
+def _seeds(variant: Variant, name: str) -> tuple[tuple[str, str], ...]:
+    """The value and its standard error over items, one pair a seed."""
+    whole = spread(variant, name)
+    decimals = 0 if whole is None else _decimals(whole)
+    out = []
+    for run in variant.runs:
+        found = run.figures.get(name)
+        value, error = finite(found and found.value), finite(found and found.standard_error)
+        shown = "\u2013" if value is None else number(value, decimals)
+        out.append((shown, "" if error is None else number(error, decimals)))
+    return tuple(out)
+
+
+def budget(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """What each variant costs: rows of parameters and time."""
+    parameters = [integer(v.parameters) for v in comparison.variants]
+    seconds = [
+        duration(statistics.fmean(run.seconds for run in v.runs)) for v in comparison.variants
+    ]
+    return [("trained parameters", parameters), ("training time, mean over seeds", seconds)]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One training.
+
+    Args:
+        variant: Index of its variant.
+        seed: Its seed.
+        kept: Epoch whose weights were kept.
+        last: Last epoch.
+        time: Training time.
+        folder: Its folder, seen from the report.
+    """
+
+    variant: int
+    seed: int
+    kept: int
+    last: int
+    time: str
+    folder: str
+
+
+def records(comparison: Comparison) -> list[Record]:
+    """Every training of the comparison."""
+    out = []
+    for index, variant in enumerate(comparison.variants):
+        for run in variant.runs:
+            last = max((int(e["epoch"]) for e in run.history), default=run.kept_epoch)
+            folder = _folder(run.path, comparison.path)
+            time = duration(run.seconds)
+            out.append(Record(index, run.seed, run.kept_epoch, last, time, folder))
+    return out
+
+
+def _folder(path: Path | None, base: Path | None) -> str:
+    """A run's folder as seen from the report, which is passed on and names nobody's disk."""
+    if path is None:
+        return ""
+    if base is not None and path.is_relative_to(base):
+        path = path.relative_to(base)
+    return path.name if path.is_absolute() else path.as_posix()
+
+
+def kept_terms(comparison: Comparison) -> list[tuple[str, str, list[str]]]:
+    """Terms at the kept epoch, mean over seeds: the curves for those who cannot see them."""
+    out = []
+    for name in loss_names(comparison):
+        for split, title in (("train", "training"), ("valid", "validation")):
+            means = [_kept(v, split, name) for v in comparison.variants]
+            known = [m for m in means if m is not None]
+            decimals = places(known)
+            cells = ["\u2013" if m is None else number(m, decimals) for m in means]
+            if known:
+                out.append((term(name), title, cells))
+    return out
+
+
+def _kept(variant: Variant, split: str, name: str) -> float | None:
+    found = (values(run, split, name).get(run.kept_epoch) for run in variant.runs)
+    known = [v for v in found if v is not None]
+    return statistics.fmean(known) if known else None
+
+
+def differences(comparison: Comparison) -> list[tuple[str, list[str | None]]]:
+    """Pointers where the specs differ and what each variant has there (None: nothing)."""
+    names = [v.name for v in comparison.variants]
+    return [
+        (pointer, [None if row[n] is None else _json(row[n]) for n in names])
+        for pointer, row in comparison.differences().items()
+    ]
+
+
+def provenance(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """Where each part comes from: rows of part kinds, a cell a variant."""
+    kinds = dict.fromkeys(k for v in comparison.variants for k in v.provenance)
+    return [(k, [_origin(v.provenance.get(k)) for v in comparison.variants]) for k in kinds]
+
+
+def _origin(value: Any) -> str:
+    if value is None:
+        return "\u2013"
+    if isinstance(value, Mapping) and "distribution" in value:
+        known = [str(value[k]) for k in ("distribution", "version") if value.get(k) is not None]
+        target = value.get("target") or value.get("name")
+        return " ".join(known) + (f" ({target})" if target else "")
+    return value if isinstance(value, str) else _json(value)
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested JSON data as rows."""
+    rows: list[tuple[str, str]] = []
+    for name, inner in value.items():
+        label = f"{prefix}{name}".replace("_", " ")
+        if isinstance(inner, Mapping):
+            rows += flat(inner, f"{label}, ")
+        else:
+            rows.append((label, inner if isinstance(inner, str) else _json(inner)))
+    return rows
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,113 @@
+"""Numbers and foreign text, written so that they can be read and can do no harm."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_SIGNIFICANT = 6
+_PLAIN = (1e-5, 1e7)  # Magnitudes that are written without an exponent.
+_MINUTES_FROM = 100
+_BASIC = 0xFFFF
+_JOINERS = frozenset("\u200c\u200d")  # Persian and emoji need them, and they reorder nothing.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def visible(text: str) -> str:
+    r"""Shows what a character would hide: a right-to-left override becomes the six ``\u202e``.
+
+    Control, direction-changing and other invisible characters are written as escapes, so that no
+    name reorders or hides the words around it; a lone surrogate could not be encoded at all.
+    """
+    return "".join(_shown(c) for c in text)
+
+
+def _shown(character: str) -> str:
+    if character in "\n\t" or character in _JOINERS:
+        return character
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    point = ord(character)
+    return f"\\u{point:04x}" if point <= _BASIC else f"\\U{point:08x}"
+
+
+def finite(value: Any) -> float | None:
+    """The value as a finite float; None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def places(values: Iterable[float], spreads: Iterable[float] = ()) -> int:
+    """Decimals that show two digits of the middle spread, or four of the values without one.
+
+    Never more than six significant digits of the largest value; -1 asks for an exponent.
+    """
+    top = max((abs(v) for v in values), default=0.0)
+    scales = [s for s in spreads if s > 0]
+    if top == 0:
+        return 2 if not scales else max(0, 1 - _order(statistics.median_low(scales)))
+    if not _PLAIN[0] <= top < _PLAIN[1]:
+        return -1
+    wanted = 1 - _order(statistics.median_low(scales)) if scales else 3 - _order(top)
+    return max(0, min(wanted, _SIGNIFICANT - 1 - _order(top)))
+
+
+def _order(value: float) -> int:
+    # 0.1 may come out of a sum a hair below itself and must not count as hundredths.
+    return math.floor(math.log10(value) + 1e-9)
+
+
+def number(value: float, decimals: int) -> str:
+    """The value with that many decimals and a true minus sign."""
+    text = f"{value:.3e}" if decimals < 0 else f"{value:.{decimals}f}"
+    if text.startswith("-") and not text.strip("-0."):
+        text = text[1:]  # Rounded to zero: "-0.00" would claim a sign.
+    return text.replace("-", "\u2212")
+
+
+def short(value: float) -> str:
+    """The value with four significant digits."""
+    return number(value, places([value]))
+
+
+def integer(value: int) -> str:
+    """A whole number in groups of three."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader would say them."""
+    if seconds < _MINUTES_FROM:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def plural(count: int, noun: str) -> str:
+    """The count and its noun."""
+    return f"{integer(count)} {noun}" if count == 1 else f"{integer(count)} {noun}s"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words joined as in a sentence."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def letter(index: int) -> str:
+    """A, B, …, Z, AA, AB, …: what a variant is called where its name has no room."""
+    text = ""
+    index += 1
+    while index:
+        index, digit = divmod(index - 1, 26)
+        text = chr(ord("A") + digit) + text
+    return text
+
+
+def term(name: str) -> str:
+    """A figure's name in a sentence: known abbreviations in capitals."""
+    return name.upper() if name in {"elbo", "nll", "mse", "kl", "fid"} else name.replace("_", " ")
