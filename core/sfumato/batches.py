@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -39,7 +38,8 @@ class Batches:
         contract: What they keep to.
         device: Where they go.
         dtype: Floating type of the model.
-        batch_size: Items a batch; the last one of an epoch may have fewer.
+        batch_size: Items a batch; the last one of an epoch may have fewer, and a single item left
+            over joins the batch before it, because batch normalisation needs two.
         seed: Seed of the order and of dynamic binarisation.
     """
 
@@ -61,15 +61,21 @@ class Batches:
     @property
     def per_epoch(self) -> int:
         """Batches in an epoch."""
-        return math.ceil(len(self._x) / self._batch_size)
+        return len(self._sizes())
 
     def epoch(self, number: int) -> Iterator[tuple[int, Batch]]:
         """The batches of epoch ``number`` (from 0), each with its step, in the epoch's keyed order."""
         n = len(self._x)
         order = permuted(torch.arange(n), n, key(self._seed, "order", number)).to(self._device)
-        for index, rows in enumerate(order.split(self._batch_size)):
+        for index, rows in enumerate(order.split(self._sizes())):
             step = number * self.per_epoch + index
             yield step, self._batch(rows, "binarize", step)
+
+    def _sizes(self) -> list[int]:
+        full, rest = divmod(len(self._x), self._batch_size)
+        if rest == 1 and full:
+            return [self._batch_size] * (full - 1) + [self._batch_size + 1]
+        return [self._batch_size] * full + [rest] * (rest > 0)
 
     def in_order(self, number: int, rows: int = 1024) -> Iterator[tuple[int, Batch]]:
         """All items once, in their own order, each run with the index of its first."""

@@ -73,7 +73,9 @@ def config_model(entry: Entry) -> type[Part]:
     for name, (annotation, default) in signature(entry).items():
         _check_option(entry, name, annotation)
         kind = nested_kind(annotation)
-        value = Field(... if default is _EMPTY else default, description=said.get(name))
+        # Not description=None, which would erase what the annotation says.
+        text: dict[str, Any] = {"description": said[name]} if name in said else {}
+        value = Field(... if default is _EMPTY else default, **text)
         fields[name] = (NestedPart if kind else annotation, value)
     try:
         return create_model(

@@ -223,7 +223,8 @@ class _Resolver:
             at_type = f"{at}/type" if self._place(f"{at}/type") or not self._place(at) else at
             self._add(error.code, at_type, error.message, error.hint)
             return None
-        config = self._validated(model, {**raw, "type": entry.reference}, at)
+        given = tuple(name for name in nested if raw.get(name) is not None)
+        config = self._validated(model, {**raw, "type": entry.reference}, at, skip=given)
         for name, inner in nested.items():
             value = raw.get(name, getattr(config, name, None))
             if value is not None:
@@ -244,11 +245,14 @@ class _Resolver:
             raise UnknownPartError(msg, hint=hint)
         return table[name]
 
-    def _validated(self, model: type[Part], raw: Raw, at: str) -> Part | None:
+    def _validated(
+        self, model: type[Part], raw: Raw, at: str, skip: tuple[str, ...]
+    ) -> Part | None:
+        """Validate the options of a part but those to skip, which are parts and checked as such."""
         try:
             return model.model_validate_json(dumps(raw))
         except ValidationError as error:
-            self._explain(error, raw, at, [n for n in model.model_fields if n != "type"])
+            self._explain(error, raw, at, [n for n in model.model_fields if n != "type"], skip)
             return None
 
     def _filled(
@@ -285,7 +289,7 @@ class _Resolver:
         raw: Raw,
         at: str,
         known: list[str],
-        skip: tuple[str, ...] = (),
+        skip: tuple[str, ...],
     ) -> None:
         """Turn pydantic's list into problems: one a place, alternatives of a union joined."""
         said: dict[str, list[str]] = {}

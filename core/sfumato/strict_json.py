@@ -129,13 +129,15 @@ class _Reader:
             shown = word.group() if word and word.group() else self._text[self._at : self._at + 1]
             found = f"{shown!r} is not JSON" if shown else "the text ends where a value should be"
             raise self._problem("K101", here, found)
-        self._at = match.end()
+        begin, self._at = self._at, match.end()
         try:
             value = json.loads(match.group())
         except ValueError:  # more digits than Python converts
-            raise self._problem("K101", here, "a number with too many digits") from None
+            message = "a number with too many digits"
+            raise self._problem("K101", here, message, begin) from None
         if value in (float("inf"), float("-inf")):
-            raise self._problem("K101", here, f"{match.group()} is too large for a number")
+            message = f"{match.group()} is too large for a number"
+            raise self._problem("K101", here, message, begin)
         return normalized(value)
 
     def _object(self, here: str, depth: int) -> dict[str, Any]:

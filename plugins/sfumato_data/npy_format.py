@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tokenize
+import warnings
 from typing import IO, Any
 
 import numpy as np
@@ -80,6 +81,9 @@ def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dt
         msg = f"{where} has version {version[0]}.{version[1]} of the .npy format"
         raise DataError(msg, hint="plain numbers are saved in version 1.0 or 2.0")
     try:
-        return _READERS[version](stream)
+        # Of a header that is odd but readable Python's parser would warn, and name no file.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _READERS[version](stream)
     except _HEADER_ERRORS as error:
         raise damaged(where, "its header cannot be parsed") from error

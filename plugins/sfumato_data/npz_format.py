@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import struct
 import zipfile
 import zlib
 from typing import IO
@@ -12,8 +13,8 @@ from sfumato_data.files import damaged
 from sfumato_data.npy_format import Array, read_npy
 
 _SUFFIX = ".npy"
-# A damaged or encrypted member makes zipfile raise any of these.
-_MEMBER_ERRORS = (
+# A damaged, encrypted or unsupported archive makes zipfile raise any of these.
+_ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -21,6 +22,8 @@ _MEMBER_ERRORS = (
     OSError,
     RuntimeError,
     ValueError,
+    OverflowError,
+    struct.error,
 )
 
 
@@ -36,8 +39,8 @@ class Archive:
         self._name = name
         try:
             self._zip = zipfile.ZipFile(stream)
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
-            msg = f"{name} is not an .npz archive, or it is cut short"
+        except _ZIP_ERRORS as error:
+            msg = f"{name} is not an .npz archive, or it is damaged"
             hint = 'write it by numpy.savez_compressed; a single array is data "npy"'
             raise DataError(msg, hint=hint) from error
         self._members = {
@@ -68,5 +71,5 @@ class Archive:
                 return read_npy(member, info.file_size, self.where(key))
         except DataError:
             raise
-        except _MEMBER_ERRORS as error:
+        except _ZIP_ERRORS as error:
             raise damaged(self.where(key), str(error)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -583,6 +584,28 @@ def unreadable(monkeypatch: pytest.MonkeyPatch, error: Callable[[], OSError]) ->
         raise error()
 
     monkeypatch.setattr(Path, "open", refuse)
+
+
+def test_pipes_are_refused(tmp_path: Path) -> None:
+    """A named pipe, which would block for ever, is not opened."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="not a regular file"):
+        npy(train=tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"), [(6, 99), (8, 1), (10, 9)], ids=["version", "encrypted", "method"]
+)
+def test_unsupported_archives_are_refused(tmp_path: Path, offset: int, value: int) -> None:
+    """An archive that needs a newer zip, an unknown compression or a password is refused."""
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, x=np.eye(6))
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")  # an entry of the directory
+    content[entry + offset] = value
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"is damaged"):
+        npz(path=path)
 
 
 def test_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
