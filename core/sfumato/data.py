@@ -30,6 +30,8 @@ class Contract(BaseModel):
             ``real``, ``count`` or ``token``.
         scale: Factor of the stored values: one number, or one a value of the flattened datum.
         shift: Added after it.
+        raw_scale: Factor that a data plugin applied to raw values before it stored them.
+        raw_shift: What it added after that: ``stored = raw * raw_scale + raw_shift``.
         binarize: ``"dynamic"``: draw every value anew in each epoch of training; evaluation uses
             one fixed draw.
         vocabulary: Number of symbols of token data.
@@ -43,6 +45,8 @@ class Contract(BaseModel):
     support: Support = "real"
     scale: Scaling = 1.0
     shift: Scaling = 0.0
+    raw_scale: float = 1.0
+    raw_shift: float = 0.0
     binarize: Literal["none", "dynamic"] = "none"
     vocabulary: Annotated[int, Field(ge=1)] | None = None
     condition_dim: Annotated[int, Field(ge=0)] = 0

@@ -92,6 +92,8 @@ def assembled(
         support=stored.support,
         scale=stored.scale,
         shift=stored.shift,
+        raw_scale=stored.raw_scale,
+        raw_shift=stored.raw_shift,
         condition_dim=widths.get("train", 0),
         classes=class_names(torch.cat(labels)) if labels else (),
     )

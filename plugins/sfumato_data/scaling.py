@@ -57,6 +57,8 @@ class Scaled:
     support: Support
     scale: float | tuple[float, ...] = 1.0
     shift: float | tuple[float, ...] = 0.0
+    raw_scale: float = 1.0
+    raw_shift: float = 0.0
 
 
 def scaled(splits: Mapping[str, Values], how: Scaling) -> Scaled:
@@ -107,7 +109,10 @@ def _by_maximum(splits: Mapping[str, Values], maximum: int) -> Scaled:
 
 
 def _by_range(splits: Mapping[str, Values]) -> Scaled:
-    """Bring numbers into [0, 1] at once: a map left to float32 would miss its ends by rounding."""
+    """Bring numbers into [0, 1] at once: a map left to float32 would miss its ends by rounding.
+
+    The map is recorded all the same, for whoever has raw values later.
+    """
     train = splits["train"]
     low, high = _range(train)
     if low == high:
@@ -120,7 +125,8 @@ def _by_range(splits: Mapping[str, Values]) -> Scaled:
         for rows in blocks(x.shape):
             x[rows] = (values.x[rows].astype(np.float64) - low) / (high - low)
         made[name] = _without_missing(Values(x, values.counts, values.where))
-    return Scaled({n: v.x for n, v in made.items()}, _support(made, 1))
+    arrays, span = {n: v.x for n, v in made.items()}, high - low
+    return Scaled(arrays, _support(made, 1), raw_scale=1 / span, raw_shift=-low / span)
 
 
 def _standard(splits: Mapping[str, Values]) -> Scaled:

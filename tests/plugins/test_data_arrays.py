@@ -318,7 +318,10 @@ def test_unit_scales_other_numbers_by_the_training_range(tmp_path: Path, dtype: 
     path = write(tmp_path, x_train=train, x_test=train)
     splits = npz(path=path, x="x_{split}", scaling="unit")
     np.testing.assert_allclose(seen(splits), [[0, 0.25], [1, 0.75]], atol=1e-7)
-    assert splits.contract.support == "unit"
+    contract = splits.contract
+    assert contract.support == "unit"
+    recorded = train.astype(float) * contract.raw_scale + contract.raw_shift
+    np.testing.assert_allclose(seen(splits), recorded, atol=1e-6)
     assert seen(splits).min() == 0.0
     assert seen(splits).max() == 1.0
 
