@@ -79,8 +79,9 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         contract=model.contract,
         provenance={k: dict(v) for k, v in model.plan.provenance.items()},
     )
-    header = header.model_copy(update={"digest": _digest(header, tensors)})
-    content = save_tensors(tensors, {_KEY: dumps(header.model_dump(mode="json"))})
+    said = header.model_dump(mode="json")
+    said["digest"] = _digest(said, tensors)
+    content = save_tensors(tensors, {_KEY: dumps(said)})
     write_atomically(Path(path), content)
 
 
@@ -99,7 +100,7 @@ def load(
         DeviceError: No such device.
     """
     file, target = model_file(path), choose_device(device)
-    header, table = _read_header(file)
+    header, said, table = _read_header(file)
     spec = _spec(header, parts, file)
     try:
         model = assemble(spec, header.contract, "cpu", max_parameters=max_parameters, parts=parts)
@@ -108,7 +109,7 @@ def load(
         raise ArtifactError(msg) from error
     _check_table(file, table, model)
     tensors = _tensors(file)
-    if _digest(header, tensors) != header.digest:
+    if _digest(said, tensors) != header.digest:
         msg = f"{file} is damaged: its content does not match its digest"
         raise ArtifactError(msg, hint="restore the file from a copy, or train again")
     model.load_state_dict(tensors, strict=True)
@@ -134,7 +135,8 @@ def model_file(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def _read_header(file: Path) -> tuple[Header, dict[str, Any]]:
+def _read_header(file: Path) -> tuple[Header, dict[str, Any], dict[str, Any]]:
+    """The header, the very JSON that it was read from, and safetensors' table of tensors."""
     with file.open("rb") as stream:
         text = _header_text(file, stream)
     try:
@@ -148,7 +150,7 @@ def _read_header(file: Path) -> tuple[Header, dict[str, Any]]:
         if value.get("format") != FORMAT:
             msg = f"{file} has format {value.get('format')!r}; this version reads {FORMAT}"
             raise ArtifactError(msg, hint="install a newer sfumato")
-        return Header.model_validate(value), table
+        return Header.model_validate(value), value, table
     except (SpecError, ValidationError, AttributeError) as error:
         msg = f"{file} has a damaged header: {str(error).splitlines()[0]}"
         raise ArtifactError(msg) from error
@@ -208,8 +210,10 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         raise ArtifactError(msg) from error
 
 
-def _digest(header: Header, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(dumps(header.model_dump(mode="json", exclude={"digest"})).encode())
+def _digest(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    # Over the header as it was written: a later version may know fields that this file does not.
+    rest = {name: value for name, value in said.items() if name != "digest"}
+    digest = hashlib.sha256(dumps(rest).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

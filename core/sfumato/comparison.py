@@ -15,7 +15,7 @@ from sfumato.data import Splits, as_splits, evaluated
 from sfumato.datasets import check_splits, data_options, load_splits
 from sfumato.devices import choose_device
 from sfumato.errors import DataError, Problem, SpecError
-from sfumato.evaluation import METRICS, check_metrics, evaluate
+from sfumato.evaluation import METRICS, MetricLike, check_metrics, evaluate
 from sfumato.files import check_new_folder, make_folder, write_atomically, write_json
 from sfumato.hooks import Hooks
 from sfumato.model import Model
@@ -42,7 +42,7 @@ def compare(
     out: str | os.PathLike[str] | None = None,
     *,
     device: str | torch.device | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[MetricLike] = METRICS,
     report: str = "html",
     force: bool = False,
     progress: Progress | None = None,
@@ -61,7 +61,7 @@ def compare(
             weights.
         out: Folder for ``comparison.json``, the report and the runs; None writes nothing.
         device: Instead of the specs'.
-        metrics: Names of metrics.
+        metrics: Names of metrics, or objects with their options.
         report: Name of a report.
         force: Write into a folder that has content.
         progress: Called with the variant's name, the seed and each epoch's line.
@@ -164,7 +164,7 @@ class _Side:
         split: str,
         seeds: Sequence[int],
         folder: Path | None,
-        metrics: Sequence[str],
+        metrics: Sequence[MetricLike],
         hooks: Hooks,
         progress: Progress | None,
         parts: Registry,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sfumato.data import Split, Splits, evaluated
 from sfumato.model import Model
-from sfumato.options import config_model
-from sfumato.registry import Entry, Registry, registry
+from sfumato.options import Part, arguments
+from sfumato.registry import Registry, registry
+from sfumato.resolve import resolve_part
 from sfumato.results import Figure, Json
 
+MetricLike = str | Mapping[str, Any]
 METRICS = ("reconstruction", "elbo", "nll")
 
 
@@ -41,19 +44,19 @@ class Evaluation:
         }
 
 
-def check_metrics(metrics: Sequence[str], parts: Registry = registry) -> list[Entry]:
-    """The metrics of these names, or an error if one is unknown or broken."""
-    entries = [parts.get("metric", name) for name in metrics]
-    for entry in entries:
-        config_model(entry)
-    return entries
+def check_metrics(metrics: Sequence[MetricLike], parts: Registry = registry) -> list[Part]:
+    """The metrics with their options, or a :class:`SpecError` if one is unknown or wrong."""
+    return [
+        resolve_part("metric", metric, f"/metrics/{number}", parts)
+        for number, metric in enumerate(metrics)
+    ]
 
 
 def evaluate(
     model: Model,
     splits: Splits,
     split: str = "test",
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[MetricLike] = METRICS,
     *,
     seed: int = 0,
     parts: Registry = registry,
@@ -64,17 +67,18 @@ def evaluate(
         model: The model.
         splits: The data.
         split: Which split.
-        metrics: Names of metrics.
+        metrics: Names, or objects with options: ``{"type": "nll", "samples": 500}``.
         seed: Seed of estimates that draw samples.
         parts: Where metrics are looked up.
 
     Raises:
         DataError: No such split.
-        UnknownPartError: No such metric.
+        SpecError: No such metric, or its options are wrong.
     """
-    entries = check_metrics(metrics, parts)
+    chosen = check_metrics(metrics, parts)
     items: Split = evaluated(splits.get(split), splits.contract, model.dtype)
     figures: dict[str, Figure] = {}
-    for entry in entries:
-        figures.update(entry.load()()(model, items, seed))
+    for config in chosen:
+        metric = parts.get("metric", config.type).load()(**arguments(config))
+        figures.update(metric(model, items, seed))
     return Evaluation(figures, split, len(items), seed)

@@ -73,6 +73,19 @@ def bind(spec: Spec, contract: Contract, parts: Registry = registry) -> Spec:
     return spec.model_copy(update={"model": spec.model.model_copy(update={"likelihood": config})})
 
 
+def resolve_part(kind: str, raw: Any, at: str, parts: Registry = registry) -> Part:
+    """One part outside a spec, such as a metric: a name, or an object with its options.
+
+    Raises:
+        SpecError: Everything that is wrong with it, under the pointer ``at``.
+    """
+    resolver = _Resolver(parts, _nowhere)
+    part = resolver.part(kind, raw, at)
+    if part is None:
+        raise SpecError(resolver.problems)
+    return part
+
+
 def merge(base: Any, top: Any) -> Any:
     """A merge patch, but a new ``type`` replaces the part whole: no stale options of the old one."""
     if not isinstance(top, dict):
@@ -144,7 +157,7 @@ class _Resolver:
 
     def __init__(self, parts: Registry, place: Place) -> None:
         self._parts, self._place = parts, place
-        self._problems: list[Problem] = []
+        self.problems: list[Problem] = []
 
     def resolve(self, raw: Raw, base: Path) -> Spec:
         self._closed(raw, TOP, "")
@@ -153,11 +166,11 @@ class _Resolver:
             self._add(
                 "K206", "/format", f"format {_shown(version)} is not {FORMAT}, the one known"
             )
-        data = self._part("data", raw["data"], "/data") if raw.get("data") is not None else None
+        data = self.part("data", raw["data"], "/data") if raw.get("data") is not None else None
         model = self._model(self._object(raw, "model"))
         training = self._training(self._object(raw, "training"))
-        if self._problems or model is None or training is None:
-            raise SpecError(self._problems)
+        if self.problems or model is None or training is None:
+            raise SpecError(self.problems)
         return Spec(data=data, model=model, training=training, base=base)
 
     def _model(self, raw: Raw) -> ModelSpec | None:
@@ -173,7 +186,7 @@ class _Resolver:
         made: Raw = {}
         for kind in PARTS:
             if complete.get(kind) is not None:
-                made[kind] = self._part(kind, complete[kind], f"/model/{kind}")
+                made[kind] = self.part(kind, complete[kind], f"/model/{kind}")
             elif kind != "likelihood" and known:
                 hint = f'add "family": "vae", or name it; see: sfumato list {kind}'
                 self._add("K204", f"/model/{kind}", f"the {kind} is missing", hint)
@@ -183,7 +196,7 @@ class _Resolver:
         return self._filled(ModelSpec, rest, made, "/model", skip=PARTS)
 
     def _family(self, raw: Any) -> Raw | None:
-        config = self._part("family", raw, "/model/family")
+        config = self.part("family", raw, "/model/family")
         if config is None:
             return None
         entry = self._parts.get("family", config.type)
@@ -205,9 +218,9 @@ class _Resolver:
         return self._filled(TrainingSpec, rest, made, "/training", skip=tuple(made))
 
     def _local(self, table: Mapping[str, Entry], raw: Any, kind: str) -> Part | None:
-        return self._part(kind, raw, f"/training/{kind}", table)
+        return self.part(kind, raw, f"/training/{kind}", table)
 
-    def _part(
+    def part(
         self, kind: str, raw: Any, at: str, table: Mapping[str, Entry] | None = None
     ) -> Part | None:
         raw = spelled_out(raw)
@@ -231,7 +244,7 @@ class _Resolver:
                 inner_raw = (
                     value.model_dump(mode="json") if isinstance(value, BaseModel) else value
                 )
-                part = self._part(inner, inner_raw, pointer(at, name))
+                part = self.part(inner, inner_raw, pointer(at, name))
                 config = config.model_copy(update={name: part}) if config else None
         return config
 
@@ -317,7 +330,7 @@ class _Resolver:
         while where is None and parent:
             parent = parent.rpartition("/")[0]
             where = self._place(parent)
-        self._problems.append(Problem(code, at, message, hint, where))
+        self.problems.append(Problem(code, at, message, hint, where))
 
 
 def _navigate(raw: Any, location: tuple[int | str, ...], at: str) -> tuple[str, Any]:

@@ -24,14 +24,14 @@ def json_schema(parts: Registry = registry) -> Schema:
     kinds: dict[str, Schema] = {
         kind: maker.choice(kind, parts.of_kind(kind)) for kind in (*PARTS, "family")
     }
-    model["properties"] = {**model["properties"], **kinds}
+    optional = {kind: _or_null(kinds[kind]) for kind in ("family", "likelihood")}
+    model["properties"] = {**model["properties"], **kinds, **optional}
     model["required"] = []
     training = _described(TrainingSpec)
     training["properties"]["optimizer"] = maker.choice("optimizer", list(OPTIMIZERS.values()))
     schedule = maker.choice("schedule", list(SCHEDULES.values()))
-    training["properties"]["schedule"] = {"anyOf": [schedule, {"type": "null"}]}
+    training["properties"]["schedule"] = _or_null(schedule)
     training["required"] = []
-    data = {"anyOf": [maker.choice("data", parts.of_kind("data")), {"type": "null"}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "sfumato spec",
@@ -40,12 +40,16 @@ def json_schema(parts: Registry = registry) -> Schema:
         "properties": {
             "$schema": {"type": "string"},
             "format": {"const": FORMAT, "default": FORMAT},
-            "data": data,
+            "data": _or_null(maker.choice("data", parts.of_kind("data"))),
             "model": model,
             "training": training,
         },
         "$defs": maker.definitions,
     }
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"if": {"type": "null"}, "else": schema}  # not anyOf, which hides what is wrong
 
 
 def _described(model: type[ModelSpec | TrainingSpec]) -> Schema:

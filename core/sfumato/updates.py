@@ -39,10 +39,11 @@ class Updates:
     def step(self, objective: Tensor, out: LossOut) -> None:
         """One update of each group by its own objective."""
         main, critic = self._groups
-        if critic and out.critic is not None:
+        if critic:
             # Both from one graph, each with respect to its own parameters: nothing leaks.
-            _assign(main, objective, retain=True)
-            _assign(critic, out.critic.mean(), retain=False)
+            _assign(main, objective, retain=out.critic is not None)
+            if out.critic is not None:
+                _assign(critic, out.critic.mean(), retain=False)
         else:
             objective.backward()
         if self._spec.clip_norm is not None:

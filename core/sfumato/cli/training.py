@@ -67,6 +67,13 @@ def train(
 @click.option(
     "--metrics", default=None, help="Names separated by commas; see: sfumato list metric."
 )
+@click.option(
+    "--option",
+    "choices",
+    multiple=True,
+    metavar="METRIC.OPTION=VALUE",
+    help="Set an option of a metric, e.g. nll.samples=500.",
+)
 @options.sets()
 @options.device()
 @options.seed(0, "Seed of estimates that draw samples.")
@@ -75,6 +82,7 @@ def evaluate(
     run: Path,
     split: str,
     metrics: str | None,
+    choices: tuple[str, ...],
     overrides: tuple[str, ...],
     device: str | None,
     seed: int,
@@ -85,10 +93,17 @@ def evaluate(
     from sfumato.cli.runs import open_run
     from sfumato.evaluation import METRICS
     from sfumato.evaluation import evaluate as measure
+    from sfumato.resolve import overridden
 
     names = metrics.split(",") if metrics else METRICS
+    chosen: dict[str, Any] = {name: {"type": name} for name in names}
+    for choice in choices:
+        if choice.split(".")[0] not in chosen:
+            msg = f"--option {choice} is not for one of the metrics {', '.join(chosen)}"
+            raise click.UsageError(msg)
+        chosen = overridden(chosen, choice)
     model, splits = open_run(run, overrides, device)
-    evaluation = measure(model, splits, split, names, seed=seed)
+    evaluation = measure(model, splits, split, list(chosen.values()), seed=seed)
     if as_json:
         about: dict[str, Any] = {"run": str(run), "spec_hash": model.spec.hash}
         options.print_json({**about, **evaluation.to_json()})
