@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sfumato.data import Split as Split
     from sfumato.data import Splits as Splits
     from sfumato.data import as_splits as as_splits
+    from sfumato.datasets import load_splits as load_splits
     from sfumato.errors import ArtifactError as ArtifactError
     from sfumato.errors import DataError as DataError
     from sfumato.errors import DeviceError as DeviceError
@@ -76,6 +77,7 @@ _NAMES = {
     "comparison": "compare",
     "codes": "Density Point",
     "data": "Contract Split Splits as_splits",
+    "datasets": "load_splits",
     "errors": (
         "ArtifactError DataError DeviceError Incompatible MissingPluginError NoDensityError "
         "NonFiniteError OutOfMemoryError OutputError PluginError Problem SfumatoError SpecError "

@@ -32,9 +32,10 @@ from sfumato.interfaces import (
     Support,
     takes,
 )
-from sfumato.model import Model, Parts, Plan
+from sfumato.model import Model
 from sfumato.options import Part, arguments, nested_options
 from sfumato.passes import Loss, LossOut
+from sfumato.plan import Parts, Plan
 from sfumato.randomness import keyed_global
 from sfumato.registry import Registry, registry
 from sfumato.resolve import bind, load_spec
@@ -97,7 +98,7 @@ def build(
         hint = 'pass data_shape=(1, 28, 28), or add "data" to the spec'
         raise SpecError([Problem("K204", "/data", message, hint)])
     else:
-        contract = load_splits(resolved, parts).contract
+        contract = load_splits(resolved, parts=parts).contract
     return assemble(
         resolved, contract, device, seed=seed, max_parameters=max_parameters, parts=parts
     )
@@ -230,7 +231,7 @@ class _Assembly:
         with suppress(SpecError), torch.device("meta"):
             self._enlarged(self._make(kind, self._context))
         part = self._make(kind, self._context)
-        self._size = self._enlarged(part)
+        self._size = self._at(kind, lambda: self._enlarged(part))
         return part
 
     def _enlarged(self, part: nn.Module) -> int:

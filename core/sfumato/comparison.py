@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sfumato.assembly import assemble
-from sfumato.data import Splits, as_splits, evaluated
+from sfumato.data import Splits, as_splits
 from sfumato.datasets import check_splits, data_options, load_splits
 from sfumato.devices import choose_device
 from sfumato.errors import DataError, Problem, SpecError
@@ -139,7 +139,7 @@ def _data(specs: Mapping[str, Spec], data: Data | None, parts: Registry) -> tupl
             message = f"{name} names other data than {next(iter(specs))}: they cannot be compared"
             hint = "give all of them the same data, for example --data digits"
             raise SpecError([Problem("K206", "/data", message, hint)])
-    splits = load_splits(first, parts)
+    splits = load_splits(first, parts=parts)
     return splits, first.data.type if first.data else ""
 
 
@@ -174,8 +174,7 @@ class _Side:
         self._splits, self._split, self._seeds = splits, split, seeds
         self._folder, self._metrics, self._hooks = folder, metrics, hooks
         self._progress, self._parts = progress, parts
-        shown = splits.get(split).take(slice(0, max(_ORIGINALS, 2 * _PAIRS)))
-        self._shown = evaluated(shown, splits.contract)
+        self._shown = splits.seen(split).take(slice(0, max(_ORIGINALS, 2 * _PAIRS)))
 
     @property
     def originals(self) -> Tensor:

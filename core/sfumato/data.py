@@ -104,8 +104,12 @@ class Splits:
             if split is not None:
                 yield name, split
 
+    def seen(self, name: str, dtype: torch.dtype = torch.float32) -> Split:
+        """The split as a model sees it: scaled, and binarized by one draw that is always the same."""
+        return evaluated(self.get(name), self.contract, dtype)
+
     def get(self, name: str) -> Split:
-        """The split of that name, or a :class:`DataError`."""
+        """The split of that name as it is stored, or a :class:`DataError`."""
         existing = dict(self.named())
         if name not in existing:
             msg = f"the data have no {name!r} split"
@@ -194,7 +198,7 @@ def _as_tensor(value: object, name: str) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind not in "bfiu":
         msg = f"{name} holds {value.dtype}, not numbers"
         raise DataError(msg, hint="give a NumPy array or a tensor of shape (n, *X)")
-    tensor = _from_numpy(value) if isinstance(value, np.ndarray) else value.detach().cpu()
+    tensor = from_numpy(value) if isinstance(value, np.ndarray) else value.detach().cpu()
     if tensor.layout is not torch.strided:
         msg = f"{name} is a sparse tensor"
         raise DataError(msg, hint="give tensor.to_dense()")
@@ -218,7 +222,7 @@ def _as_tensor(value: object, name: str) -> Tensor:
     return tensor
 
 
-def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     """An array in a type and a layout that torch can compute with."""
     kinds = {np.dtype(t) for t in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")}
     native = array.dtype.newbyteorder("=")

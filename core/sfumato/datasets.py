@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,29 @@ from sfumato.data import Contract, Split, Splits
 from sfumato.errors import DataError, PluginError, Problem, SpecError
 from sfumato.options import arguments, path_options
 from sfumato.registry import Registry, registry
+from sfumato.resolve import load_spec
 from sfumato.spec import Spec
 
 
-def load_splits(spec: Spec, parts: Registry = registry) -> Splits:
+def load_splits(
+    spec: Spec | Mapping[str, Any] | str | os.PathLike[str], *, parts: Registry = registry
+) -> Splits:
     """The data that a spec names, checked. Relative paths are relative to the spec's file.
 
+    Args:
+        spec: A spec, a mapping or a path.
+        parts: Where parts are looked up.
+
     Raises:
-        SpecError: The spec names no data.
+        SpecError: The spec is wrong, or names no data.
         DataError: The data are missing, damaged or not as their contract says.
+
+    Example:
+        >>> splits = load_splits({"data": "digits", "model": {"family": "vae"}})
+        >>> len(splits.train), splits.seen("test").x.max()
+        (1350, tensor(1.))
     """
+    spec = load_spec(spec, parts=parts)
     if spec.data is None:
         hint = 'add "data": {"type": "digits"}, or pass data='
         raise SpecError([Problem("K204", "/data", "the spec names no data", hint)])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sfumato.data import Split, Splits, evaluated
+from sfumato.data import Splits
 from sfumato.model import Model
 from sfumato.options import Part, arguments
 from sfumato.registry import Registry, registry
@@ -76,7 +76,7 @@ def evaluate(
         SpecError: No such metric, or its options are wrong.
     """
     chosen = check_metrics(metrics, parts)
-    items: Split = evaluated(splits.get(split), splits.contract, model.dtype)
+    items = splits.seen(split, model.dtype)
     figures: dict[str, Figure] = {}
     for config in chosen:
         metric = parts.get("metric", config.type).load()(**arguments(config))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,60 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
-from sfumato import estimates
-from sfumato.data import Contract, visible
-from sfumato.errors import DataError, Incompatible, NoDensityError, SupportError
+from sfumato import estimates, inputs
+from sfumato.data import Contract, from_numpy, visible
+from sfumato.errors import DataError, Incompatible, NoDensityError
+from sfumato.inputs import Array
 from sfumato.interfaces import (
     Code,
-    Context,
-    Decoder,
-    Encoder,
-    Likelihood,
-    Posterior,
-    Prior,
     Scope,
-    Shape,
     takes,
 )
 from sfumato.interpolation import PATHS
-from sfumato.passes import Loss, LossOut, Pass
+from sfumato.passes import LossOut, Pass
+from sfumato.plan import Parts, Plan
 from sfumato.randomness import ItemNoise, fresh_seed, keyed_global
 from sfumato.spec import Spec
-
-Array = Tensor | np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The six parts of a model."""
-
-    encoder: Encoder
-    posterior: Posterior
-    prior: Prior
-    decoder: Decoder
-    likelihood: Likelihood
-    loss: Loss
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What assembly found out about a model before it was built.
-
-    Args:
-        contexts: What each kind of part is built with.
-        z_shape: ``Z``.
-        parameters: Number of trained parameters.
-        has_density: Whether the posterior is a density.
-        probed_on: ``meta``, or ``cpu`` where a part cannot run on meta tensors.
-        provenance: For each part, its distribution, version and target.
-    """
-
-    contexts: Mapping[str, Context]
-    z_shape: Shape
-    parameters: int
-    has_density: bool
-    probed_on: str
-    provenance: Mapping[str, Mapping[str, str]]
 
 
 class Model(nn.Module):
@@ -128,7 +88,7 @@ class Model(nn.Module):
 
     def decode(self, z: Tensor, *, condition: Array | None = None) -> Distribution:
         """``p(x|z)`` of codes ``(N, *Z)``: batch ``(N,)``, event ``X``; gradients flow."""
-        self._check_rows(z, self.plan.z_shape, "z")
+        inputs.check_rows(z, self.plan.z_shape, "z")
         scope = self.scope(None, condition)
         p_x = self.unreduced(z.to(self.device, self.dtype), scope)
         return Independent(p_x, len(p_x.batch_shape) - 1, validate_args=False)
@@ -154,7 +114,7 @@ class Model(nn.Module):
         condition: Array | None = None,
     ) -> Tensor:
         """Generate data, ``(n, *X)``: ``z`` from the prior, then the mean of ``p(x|z)``, or a draw."""
-        _check_positive(n=n)
+        inputs.check_positive(n=n)
         seed = fresh_seed() if seed is None else seed
         with self._evaluating(), keyed_global(self.device, seed, "sample"):
             scope = self.scope(None, condition)
@@ -240,7 +200,7 @@ class Model(nn.Module):
 
         A model without a density has the reconstruction alone.
         """
-        _check_positive(samples=samples)
+        inputs.check_positive(samples=samples)
         seed = fresh_seed() if seed is None else seed
         scope = self.scope(x, condition, mask)
         self.check_support(scope)
@@ -285,7 +245,7 @@ class Model(nn.Module):
         """
         self._need_density("log p(x)")
         rows = estimates.ROWS if batch_size is None else batch_size
-        _check_positive(samples=samples, batch_size=rows)
+        inputs.check_positive(samples=samples, batch_size=rows)
         seed = fresh_seed() if seed is None else seed
         scope = self.scope(x, condition, mask)
         self.check_support(scope)
@@ -350,31 +310,19 @@ class Model(nn.Module):
         return embed(drawn) if embed else drawn
 
     def check_support(self, scope: Scope, first: int = 0) -> None:
-        """Raise a :class:`SupportError` if values that count lie outside the support of the likelihood."""
-        if scope.x is None or not len(scope.x):
+        """Raise a :class:`SupportError` if values that count lie outside the likelihood's support.
+
+        Args:
+            scope: The data.
+            first: Number of the first item, for the message.
+        """
+        if scope.x is None:
             return
         z = torch.zeros(1, *self.plan.z_shape, device=self.device, dtype=self.dtype)
-        one = replace(scope.at(slice(0, 1)), source=None)
-        support = self.unreduced(z, one).support
-        if support is None:
-            return
-        outside = ~support.check(scope.x)
-        if scope.mask is not None:
-            outside &= scope.mask.bool()
-        if bool(outside.any()):
-            item, *index = outside.nonzero()[0].tolist()
-            value = scope.x[(item, *index)].item()
-            item += first
-            likelihood = self.spec.model.likelihood
-            name = likelihood.type if likelihood else "?"
-            msg = f"item {item} has x{index} = {value:.6g}, outside the support of likelihood {name!r}"
-            hint = (
-                'grey values have no Bernoulli density: binarize the data ("binarize": "dynamic" or '
-                '"threshold"), or use likelihood "gaussian"'
-                if name == "bernoulli"
-                else f"see: sfumato describe {name}"
-            )
-            raise SupportError(msg, hint=hint)
+        support = self.unreduced(z, replace(scope.at(slice(0, 1)), source=None)).support
+        likelihood = self.spec.model.likelihood
+        if support is not None:
+            inputs.check_support(scope, support, likelihood.type if likelihood else "?", first)
 
     # ---- inside ---------------------------------------------------------------------------------
 
@@ -413,37 +361,25 @@ class Model(nn.Module):
         if wanted and condition is None:
             msg = f"the model is conditional and needs condition of shape (B, {wanted})"
             raise DataError(msg)
-        tokens = self.contract.support == "token"
-        step = torch.zeros((), dtype=torch.long, device=self.device)
-        rows = None if x is None else self._rows(x, self.contract.shape, "x", integers=tokens)
-        counts = None if mask is None else self._rows(mask, self.contract.shape, "mask")
+        shape, floats = self.contract.shape, self.dtype
+        held = torch.long if self.contract.support == "token" else floats
+        rows = None if x is None else inputs.as_rows(x, shape, "x").to(self.device, held)
+        given = None if condition is None else inputs.as_rows(condition, (wanted,), "condition")
+        counts = (
+            None if mask is None else inputs.as_rows(mask, shape, "mask").to(self.device, floats)
+        )
         if rows is not None and counts is not None:
             rows = visible(rows, counts)
         return Scope(
             rows,
-            None if condition is None else self._rows(condition, (wanted,), "condition"),
+            None if given is None else given.to(self.device, floats),
             counts,
-            step,
+            torch.zeros((), dtype=torch.long, device=self.device),
             infer=self._infer_from,
         )
 
-    def _rows(self, rows: Array, shape: Shape, name: str, *, integers: bool = False) -> Tensor:
-        tensor = torch.as_tensor(rows)
-        self._check_rows(tensor, shape, name)
-        if not len(tensor):
-            msg = f"{name} has no items"
-            raise DataError(msg)
-        return tensor.to(self.device, torch.long if integers else self.dtype)
-
-    @staticmethod
-    def _check_rows(rows: Tensor, shape: Shape, name: str) -> None:
-        if tuple(rows.shape[1:]) != shape or rows.dim() != len(shape) + 1:
-            wanted = ", ".join(map(str, shape))
-            msg = f"{name} has shape {tuple(rows.shape)}; the model takes (B, {wanted})"
-            raise DataError(msg, hint=f"one item needs a batch axis too: {name}[None]")
-
     def _one(self, x: Array) -> Tensor:
-        tensor = torch.as_tensor(x)
+        tensor = from_numpy(x) if isinstance(x, np.ndarray) else torch.as_tensor(x)
         if tensor.dim() == len(self.contract.shape):
             tensor = tensor[None]
         if len(tensor) != 1:
@@ -457,10 +393,3 @@ class Model(nn.Module):
             raise NoDensityError(
                 msg, hint='use family "vae", or compare reconstructions (Model.terms) instead'
             )
-
-
-def _check_positive(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            msg = f"{name} = {count}: it should be at least 1"
-            raise DataError(msg)

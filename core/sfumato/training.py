@@ -79,7 +79,7 @@ def train(
     if folder is not None:
         check_new_folder(folder, force=force)
     if data is None:
-        splits = load_splits(resolved, parts)
+        splits = load_splits(resolved, parts=parts)
     else:
         splits = as_splits(data)
         check_splits(splits)

@@ -92,7 +92,7 @@ class BetaElbo(Loss):
         """The objective of one pass."""
         # The closed-form KL is preferred to a sampled one: it adds no gradient noise.
         reconstruction, kl = -pass_.log_px.mean(0), pass_.kl()
-        step = pass_.scope.step
+        step = pass_.scope.step.to(self.beta.dtype)
         weight, excess = self.beta, kl
         if self.warm_up:
             weight = weight * (step / self.warm_up).clamp(max=1)

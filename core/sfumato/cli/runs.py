@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-import torch
 from torch import Tensor
 
 from sfumato.artifact import load
-from sfumato.data import Splits, evaluated
+from sfumato.data import Splits, from_numpy
 from sfumato.datasets import load_splits
 from sfumato.errors import DataError
 from sfumato.files import write_atomically
@@ -41,8 +40,7 @@ def items(
         model = load(run, device or "auto")
         return model, _array(source)[:count]
     model, splits = open_run(run, (), device)
-    chosen = splits.get(split).take(slice(0, count))
-    return model, evaluated(chosen, splits.contract, model.dtype).x
+    return model, splits.seen(split, model.dtype).take(slice(0, count)).x
 
 
 def write_items(output: Path, made: Tensor, model: Model, columns: int) -> None:
@@ -90,4 +88,4 @@ def _array(source: Path) -> Tensor:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "bfiu":
         msg = f"{source} is not one array of numbers"
         raise DataError(msg)
-    return torch.from_numpy(array)
+    return from_numpy(array)
