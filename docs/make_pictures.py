@@ -69,7 +69,7 @@ def fitted_prior(models: Mapping[str, sfumato.Model]) -> None:
     """The autoencoder decodes codes of two sources; the VAE those of its prior."""
     n, ae = SIDE**2, models["AE"]
     with torch.no_grad():
-        z = ae.encode(digits().train.x * scale()).mode
+        z = ae.encode(digits().seen("train").x).mode
         normal = torch.distributions.MultivariateNormal(z.mean(0), torch.cov(z.T))
         torch.manual_seed(0)
         fitted = ae.decode(normal.sample((n,))).mean
@@ -147,13 +147,6 @@ def numbers(comparison: sfumato.Comparison) -> None:
 def digits() -> sfumato.Splits:
     """The digits."""
     return sfumato.load_splits(spec("vae"))
-
-
-def scale() -> float:
-    """What makes stored digits those that models see."""
-    found = digits().contract.scale
-    assert isinstance(found, float)
-    return found
 
 
 def test_digits() -> Tensor:

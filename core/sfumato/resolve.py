@@ -170,7 +170,7 @@ class _Resolver:
         model = self._model(self._object(raw, "model"))
         training = self._training(self._object(raw, "training"))
         if self.problems or model is None or training is None:
-            raise SpecError(self.problems)
+            raise SpecError(sorted(self.problems, key=_line_and_column))
         return Spec(data=data, model=model, training=training, base=base)
 
     def _model(self, raw: Raw) -> ModelSpec | None:
@@ -344,6 +344,12 @@ def _navigate(raw: Any, location: tuple[int | str, ...], at: str) -> tuple[str, 
         if inside:
             raw, at = raw[step], pointer(at, step)
     return at, raw
+
+
+def _line_and_column(problem: Problem) -> tuple[int, ...]:
+    """Where a problem stands in its file, so that all are told in reading order."""
+    numbers = (problem.where or "").rsplit(":", 2)[1:]
+    return tuple(int(n) for n in numbers if n.isdecimal())
 
 
 def _shown(value: Any) -> str:

@@ -80,9 +80,11 @@ def validate(specs: tuple[Path, ...], overrides: tuple[str, ...], *, as_json: bo
             rows.append({"spec": str(path), "valid": True, **_checked(path, overrides)})
         except SfumatoError as error:
             failed = error
-            rows.append({"spec": str(path), "valid": False, "problems": str(error).splitlines()})
+            # A problem of the text says where it stands; any other does not know of the file.
+            said = str(error) if str(path) in str(error) else f"{path}: {error}"
+            rows.append({"spec": str(path), "valid": False, "problems": said.splitlines()})
             if not as_json:
-                click.echo(str(error), err=True)
+                click.echo(said, err=True)
     if as_json:
         options.print_json({"specs": rows})
     else:
