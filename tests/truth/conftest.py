@@ -13,6 +13,7 @@ from torch import Tensor
 
 import sfumato
 from sfumato import Model
+from sfumato.registry import Registry
 
 
 def linear_spec(latent_dim: int, sigma: object, family: object = "vae") -> dict[str, Any]:
@@ -109,3 +110,9 @@ def cubature() -> Callable[[int], Callable[..., Tensor]]:
         return source
 
     return make
+
+
+@pytest.fixture
+def parts() -> Registry:
+    """A registry of its own, of first-party parts only."""
+    return Registry("none")

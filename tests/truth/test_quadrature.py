@@ -21,7 +21,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """A VAE with a tanh decoder, 2 latent dimensions, 10 binary pixels, and weights of size one."""
+    """A VAE with a tanh decoder, 2 latent dimensions, 10 binary pixels, and known weights."""
     spec = {
         "model": {
             "family": "vae",
@@ -37,7 +37,7 @@ def model() -> Model:
     with torch.no_grad():
         for parameter in made.decoder.parameters():
             drawn = torch.randn(parameter.shape, generator=random, dtype=torch.float64)
-            parameter.copy_(0.7 * drawn)
+            parameter.copy_(0.4 * drawn)
     return made
 
 
@@ -48,7 +48,7 @@ def patterns() -> Array:
 
 
 def log_evidence(model: Model, nodes: int) -> Array:
-    """log ∫ p(x|z) N(z; 0, I) dz of all patterns by a Gauss-Hermite product rule, in NumPy."""
+    """The log of ∫ p(x|z) N(z; 0, I) dz of all patterns by a Gauss-Hermite product rule, in NumPy."""
     points, weights = roots_hermitenorm(nodes)
     z = np.array(list(itertools.product(points, points)))
     log_weight = np.log(np.outer(weights, weights)).ravel() - math.log(2 * math.pi)
@@ -66,7 +66,7 @@ def log_evidence(model: Model, nodes: int) -> Array:
 
 @pytest.fixture(scope="module")
 def exact(model: Model) -> Array:
-    """log p(x) of all patterns."""
+    """The exact log p(x) of all patterns."""
     return log_evidence(model, 64)
 
 
