@@ -13,7 +13,7 @@ from torch import Tensor
 from sfumato.assembly import assemble
 from sfumato.data import Splits, as_splits
 from sfumato.datasets import check_splits, data_options, load_splits
-from sfumato.devices import choose_device
+from sfumato.devices import choose_device, one_thread
 from sfumato.errors import DataError, Problem, SpecError
 from sfumato.evaluation import METRICS, MetricLike, check_metrics, evaluate
 from sfumato.files import check_new_folder, make_folder, write_atomically, write_json
@@ -52,7 +52,8 @@ def compare(
 
     They are measured on the test split, or on the training items where there is none.
 
-    Everything is checked before the first training, and before anything is written.
+    Everything is checked before the first training, and before anything is written. Each run has
+    one CPU thread, so its figures do not depend on how runs are scheduled.
 
     Args:
         specs: Specs, mappings or paths by name.
@@ -98,8 +99,10 @@ def compare(
     split = "test" if splits.test is not None else "train"
     hooks = Hooks(parts)
     side = _Side(list(specs), splits, split, seeds, folder, metrics, hooks, progress, parts)
-    variants = tuple(side.variant(name, spec) for name, spec in resolved.items())
     first = next(iter(resolved.values()))
+    with one_thread():
+        variants = tuple(side.variant(name, spec) for name, spec in resolved.items())
+        about = environment(choose_device(first.training.device))
     comparison = Comparison(
         variants=variants,
         data_name=data_name,
@@ -109,7 +112,7 @@ def compare(
         seeds=tuple(seeds),
         originals=side.originals,
         command=command_line(),
-        environment=environment(choose_device(first.training.device)),
+        environment=about,
         path=folder,
     )
     if folder is not None:
