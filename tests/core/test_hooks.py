@@ -1,0 +1,118 @@
+"""Verbs: what plugins may do when something happens in a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from sfumato import PluginError, compare, train
+from sfumato.hooks import Hooks
+from sfumato.registry import Registry
+
+Install = Callable[..., Registry]
+Tiny = Callable[..., dict[str, Any]]
+RECORDER = """
+from sfumato import hookimpl
+
+calls = []
+
+@hookimpl
+def run_started(run, spec):
+    calls.append(("run_started", run, spec["model"]["latent_dim"]))
+
+@hookimpl
+def epoch_ended(line):
+    calls.append(("epoch_ended", line["epoch"]))
+
+@hookimpl
+def artifact_written(path):
+    calls.append(("artifact_written", path.is_file()))
+
+@hookimpl
+def run_finished(status, run):
+    calls.append(("run_finished", status, run))
+"""
+
+
+def hook(body: str, name: str = "epoch_ended", arguments: str = "") -> str:
+    """A hook module with one hook."""
+    return f"from sfumato import hookimpl\n@hookimpl\ndef {name}({arguments}):\n    {body}\n"
+
+
+def test_hooks_are_called_in_order_with_what_they_ask_for(
+    install: Install, tiny: Tiny, grey: Tensor, tmp_path: Path
+) -> None:
+    """Start, each epoch, the artifact (only if one is written), the end; each takes what it names."""
+    seen = install("recorder", {"hooks": "r = recorder"}, RECORDER)
+    out = tmp_path / "run"
+    train(tiny(), grey, out, parts=seen)
+    calls = sys.modules["recorder"].calls
+    assert calls == [
+        ("run_started", out, 2),
+        ("epoch_ended", 1),
+        ("epoch_ended", 2),
+        ("artifact_written", True),
+        ("run_finished", "finished", out),
+    ]
+    calls.clear()
+    train(tiny(), grey, parts=seen)
+    assert [c[0] for c in calls] == ["run_started", "epoch_ended", "epoch_ended", "run_finished"]
+    calls.clear()
+    compare({"a": tiny()}, grey, [0, 1], parts=seen)
+    assert [c[0] for c in calls].count("run_started") == 2
+
+
+@pytest.mark.parametrize("body", ["1 / 0", "raise KeyError('x')", "import nonesuch"])
+def test_a_failing_hook_warns_and_the_run_goes_on(
+    install: Install, tiny: Tiny, grey: Tensor, body: str
+) -> None:
+    """Also the other plugins' hooks are still called."""
+    install("faulty", {"hooks": "f = faulty"}, hook(body))
+    seen = install("recorder", {"hooks": "r = recorder"}, RECORDER)
+    with pytest.warns(RuntimeWarning, match="hook epoch_ended of faulty failed"):
+        run = train(tiny(), grey, parts=seen)
+    assert len(run.metrics) == 2
+    assert [c[0] for c in sys.modules["recorder"].calls].count("epoch_ended") == 2
+
+
+def test_a_hook_module_that_does_not_import_warns(
+    install: Install, tiny: Tiny, grey: Tensor
+) -> None:
+    """It breaks itself and not the run."""
+    seen = install("faulty", {"hooks": "f = faulty"}, "import nonesuch")
+    with pytest.warns(RuntimeWarning, match=r"faulty 1\.0 fails to import.*nonesuch"):
+        train(tiny(), grey, parts=seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("epoch_endde", ""), ("epoch_ended", "lien"), ("epoch_ended", "run, x")],
+)
+def test_a_misspelt_hook_or_argument_is_an_error_before_anything_is_written(
+    install: Install, tiny: Tiny, grey: Tensor, tmp_path: Path, name: str, arguments: str
+) -> None:
+    """A hook that would never be called, or not as meant, is refused."""
+    seen = install("typo", {"hooks": "t = typo"}, hook("pass", name, arguments))
+    with pytest.raises(PluginError, match="hook plugin typo"):
+        train(tiny(), grey, tmp_path / "run", parts=seen)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unmarked_function_is_no_hook(parts: Registry) -> None:
+    """Only what is marked counts, so a module may have other functions."""
+    called: list[int] = []
+
+    class Plugin:
+        @staticmethod
+        def epoch_ended() -> None:
+            called.append(1)
+
+    hooks = Hooks(parts)
+    hooks.add("plain", Plugin())
+    hooks.call("epoch_ended", run=None, line={})
+    assert not called

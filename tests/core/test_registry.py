@@ -1,0 +1,162 @@
+"""Finding parts: names, distributions, and plugins that break."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sfumato import PluginError, SpecError, UnknownPartError, build, load_spec
+from sfumato.registry import KINDS, Registry
+
+Tiny = Callable[..., dict[str, Any]]
+Install = Callable[..., Registry]
+ENCODER = """
+from torch import nn
+
+class E(nn.Module):
+    def __init__(self, context, *, width: int = 3):
+        super().__init__()
+        self.linear = nn.Linear(16, width)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+"""
+
+
+def test_an_installed_distribution_provides_parts(install: Install, tiny: Tiny) -> None:
+    """An entry point is all it takes; the saved spec names the distribution, in either spelling one hash."""
+    seen = install("acme-encoders", {"encoder": "tall = acme_encoders:E"}, ENCODER, "3.0")
+    entry = seen.get("encoder", "tall")
+    assert (entry.reference, entry.version) == ("acme-encoders:tall", "3.0")
+    model = build(tiny(encoder={"type": "tall", "width": 5}), (1, 4, 4), "cpu", parts=seen)
+    assert model.spec.to_json()["model"]["encoder"] == {"type": "acme-encoders:tall", "width": 5}
+    assert model.plan.provenance["encoder"] == {
+        "distribution": "acme-encoders",
+        "version": "3.0",
+        "target": "acme_encoders:E",
+    }
+    hashes = {
+        load_spec(tiny(encoder=name), parts=seen).hash
+        for name in ("tall", "acme-encoders:tall", "Acme_Encoders:tall")
+    }
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["import nonesuch", "raise SystemExit(3)", "1 / 0", "E = 5", "F = 1", "def :"]
+)
+def test_a_broken_plugin_breaks_only_what_names_it(
+    install: Install, tiny: Tiny, source: str
+) -> None:
+    """Whatever its import does, other specs load, and a spec that names it is told whose fault it is."""
+    seen = install("bad-plug", {"encoder": "bad = bad_plug:E"}, source)
+    load_spec(tiny(), parts=seen)
+    assert "bad" in {e.name for e in seen.of_kind("encoder")}
+    with pytest.raises(PluginError, match="bad-plug"):
+        seen.get("encoder", "bad").load()
+    with pytest.raises(SpecError, match="K302 encoder 'bad' of bad-plug") as caught:
+        load_spec(tiny(encoder="bad", decoder="mpl"), parts=seen)
+    assert len(caught.value.problems) == 2
+
+
+def test_first_party_names_cannot_be_taken(install: Install, tiny: Tiny) -> None:
+    """A stranger's ``mlp`` is not ours, is never imported for it, and is reached by its full name alone."""
+    seen = install("evil", {"encoder": "mlp = evil:E"}, "raise SystemExit('imported')")
+    assert seen.get("encoder", "mlp").distribution == "sfumato"
+    assert seen.get("encoder", "evil:mlp").distribution == "evil"
+    assert load_spec(tiny(encoder="mlp"), parts=seen).model.encoder.type == "mlp"
+    with pytest.raises(UnknownPartError, match="cannot be replaced"):
+        seen.register("encoder", "mlp", dict)
+
+
+def test_two_strangers_on_one_name_must_be_told_apart(install: Install) -> None:
+    """An ambiguous name is an error that says what to write; full names, and ours, stay clear."""
+    install("acme", {"encoder": "tall = acme:E"}, ENCODER)
+    seen = install("beta-co", {"encoder": "tall = beta_co:E"}, ENCODER)
+    with pytest.raises(UnknownPartError, match="several plugins") as caught:
+        seen.get("encoder", "tall")
+    assert caught.value.hint == "write one of acme:tall, beta-co:tall"
+    assert seen.get("encoder", "beta-co:tall").distribution == "beta-co"
+    assert Registry("acme").get("encoder", "tall").distribution == "acme"
+
+
+@pytest.mark.parametrize(
+    ("allow", "names"),
+    [
+        ("all", {"acme", "beta-co"}),
+        ("none", set()),
+        ("", set()),
+        ("acme", {"acme"}),
+        ("Acme, Beta_Co", {"acme", "beta-co"}),
+    ],
+)
+def test_the_environment_says_what_is_allowed(
+    install: Install, monkeypatch: pytest.MonkeyPatch, allow: str, names: set[str]
+) -> None:
+    """SFUMATO_PLUGINS acts before any import, and never on first-party parts."""
+    install("acme", {"encoder": "tall = acme:E", "hooks": "h = acme"}, ENCODER)
+    install("beta-co", {"encoder": "wide = beta_co:E"}, ENCODER)
+    monkeypatch.setenv("SFUMATO_PLUGINS", allow)
+    seen = Registry()
+    found = {e.distribution for e in seen}
+    assert found & {"acme", "beta-co"} == names
+    assert "sfumato" in found
+    assert bool([h for h in seen.hooks() if h.distribution == "acme"]) == ("acme" in names)
+
+
+def test_registering_by_hand_is_local_and_replaceable(parts: Registry) -> None:
+    """A registered part is named ``local:``; the same name again replaces it; unknown kinds are refused."""
+    parts.register("encoder", "mine", dict)
+    assert parts.get("encoder", "mine").reference == "local:mine"
+    parts.register("encoder", "mine", list)
+    assert parts.get("encoder", "local:mine").load() is list
+    for kind, name in (("encodre", "mine"), ("encoder", "a:b"), ("encoder", "")):
+        with pytest.raises(UnknownPartError):
+            parts.register(kind, name, dict)
+
+
+def test_an_unknown_name_lists_what_there_is(parts: Registry) -> None:
+    """Near names are offered, else all; dotted paths and other kinds' names are no names."""
+    with pytest.raises(UnknownPartError, match="unknown loss") as caught:
+        parts.get("loss", "zzzzz")
+    assert "beta_elbo, elbo, reconstruction" in (caught.value.hint or "")
+    for name in ("sfumato_networks.mlp:MlpEncoder", "os.system", "mlp:", "vae", "acme:mlp", ""):
+        with pytest.raises(UnknownPartError):
+            parts.get("encoder", name)
+    assert parts.get("encoder", "sfumato:mlp").name == "mlp"
+
+
+def test_an_installation_with_broken_metadata_is_passed_over(
+    install: Install, tmp_path: Path
+) -> None:
+    """A left-over folder without metadata, and one without a version, hinder nobody."""
+    site = tmp_path / "site-packages"
+    (site / "empty-1.0.dist-info").mkdir()
+    bare = site / "bare-1.0.dist-info"
+    bare.mkdir()
+    (bare / "METADATA").write_text("Name: bare\n")
+    (bare / "entry_points.txt").write_text("[sfumato.encoder]\nbare = nowhere:E\n")
+    seen = install("acme", {"encoder": "tall = acme:E"}, ENCODER)
+    assert seen.get("encoder", "tall").version == "1.0"
+    assert seen.get("encoder", "bare").version == "0"
+
+
+def test_groups_that_are_no_kinds_are_none_of_ours(install: Install) -> None:
+    """Entry points of unknown groups are ignored, and every kind may be empty or not."""
+    seen = install("acme", {"nonsense": "x = acme:E", "encoder": "tall = acme:E"}, ENCODER)
+    assert {e.kind for e in seen} <= set(KINDS)
+    assert [e.name for e in seen if e.distribution == "acme"] == ["tall"]
+
+
+def test_every_first_party_part_loads_and_has_a_schema(parts: Registry) -> None:
+    """No entry point of ours dangles, and every one says what it is."""
+    from sfumato.options import config_model, describe
+
+    ours = list(parts)
+    assert {e.kind for e in ours} == set(KINDS)
+    for entry in ours:
+        assert config_model(entry)
+        assert describe(entry), entry
