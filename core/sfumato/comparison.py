@@ -82,6 +82,7 @@ def compare(
         check_new_folder(folder, force=force)
     resolved = {name: load_spec(spec, parts=parts) for name, spec in specs.items()}
     if device is not None:
+        choose_device(device)
         change = [f"training.device={device}"]
         resolved = {n: load_spec(spec, change, parts=parts) for n, spec in resolved.items()}
     splits, data_name = _data(resolved, data, parts)

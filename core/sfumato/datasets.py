@@ -10,13 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
-from sfumato.data import Contract, Split, Splits
+from sfumato.data import Contract, Split, Splits, model_space, visible
 from sfumato.errors import DataError, PluginError, Problem, SpecError
 from sfumato.options import arguments, path_options
 from sfumato.registry import Registry, registry
 from sfumato.resolve import load_spec
 from sfumato.spec import Spec
+
+_ROWS = 4096
+_ROUNDING = 1e-6
 
 
 def load_splits(
@@ -67,6 +71,7 @@ def check_splits(splits: Splits) -> None:
     for name, split in splits.named():
         _check_shapes(name, split, splits)
         _check_finite(name, split)
+        _check_values(name, split, splits.contract)
 
 
 def _check_contract(contract: Contract) -> None:
@@ -120,3 +125,29 @@ def _check_finite(name: str, split: Split) -> None:
             value = column[(item, *index)].item()
             msg = f"{name} item {item} has {field}{index} = {value} ({int(bad.sum())} such values)"
             raise DataError(msg, hint="remove the items, or mask the values with Split(mask=...)")
+
+
+def _check_values(name: str, split: Split, contract: Contract) -> None:
+    """Values are those that the contract says; half a rounding step beyond [0, 1] is within it."""
+    support = _support(contract)
+    for first in range(0, len(split), _ROWS):
+        rows = split.take(slice(first, first + _ROWS))
+        x = model_space(rows.x, contract, torch.float64)
+        if rows.mask is not None:
+            x = visible(x, rows.mask)
+        outside = ~support.check(x)
+        if bool(outside.any()):
+            item, *index = outside.nonzero()[0].tolist()
+            value = x[(item, *index)].item()
+            msg = f"{name} item {first + item} has x{index} = {value:.6g}"
+            raise DataError(f"{msg}; the contract says {contract.support} values")
+
+
+def _support(contract: Contract) -> constraints.Constraint:
+    if contract.support == "token":
+        return constraints.integer_interval(0, (contract.vocabulary or 1) - 1)
+    if contract.support == "unit" or contract.binarize == "dynamic":
+        return constraints.interval(-_ROUNDING, 1 + _ROUNDING)
+    if contract.support == "binary":
+        return constraints.boolean
+    return constraints.nonnegative_integer if contract.support == "count" else constraints.real

@@ -9,7 +9,7 @@ import difflib
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -179,10 +179,18 @@ class Registry:
             if not name or name in seen or not self._allowed(name):
                 continue
             seen.add(name)  # the first on the path is the one that imports
-            for point in distribution.entry_points:
+            for point in _entry_points(distribution):
                 if wanted(point.group):
                     kind = point.group.removeprefix(f"{PROJECT}.")
                     yield Entry(kind, point.name, point.value, name, distribution.version or "0")
+
+
+def _entry_points(distribution: metadata.Distribution) -> Sequence[metadata.EntryPoint]:
+    """Those of one distribution; none if its metadata cannot be read, which is for pip to tell."""
+    try:
+        return distribution.entry_points
+    except (OSError, UnicodeDecodeError, ValueError):
+        return ()
 
 
 _GROUPS = frozenset(f"{PROJECT}.{kind}" for kind in KINDS)

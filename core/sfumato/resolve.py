@@ -91,7 +91,9 @@ def merge(base: Any, top: Any) -> Any:
     if not isinstance(top, dict):
         return top
     base = spelled_out(base)
-    if not isinstance(base, dict) or ("type" in top and top["type"] != base.get("type")):
+    if not isinstance(base, dict):
+        return top
+    if "type" in base and top.get("type", base["type"]) != base["type"]:
         return top
     return {**base, **{k: merge(base.get(k), v) for k, v in top.items()}}
 

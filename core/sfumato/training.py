@@ -15,6 +15,7 @@ from sfumato.assembly import assemble
 from sfumato.batches import chunks
 from sfumato.data import Splits, as_splits
 from sfumato.datasets import check_splits, load_splits
+from sfumato.devices import choose_device
 from sfumato.errors import (
     Problem,
     SpecError,
@@ -72,6 +73,8 @@ def train(
         OutOfMemoryError: The device has too little memory.
     """
     resolved = load_spec(spec, parts=parts)
+    if device is not None:
+        choose_device(device)
     given = {"device": None if device is None else str(device), "seed": seed}
     changes = [f"training.{name}={value}" for name, value in given.items() if value is not None]
     resolved = load_spec(resolved, changes, parts=parts) if changes else resolved

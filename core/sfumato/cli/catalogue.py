@@ -79,10 +79,12 @@ def _describe_model(path: Path, *, as_json: bool) -> None:
     )
     click.echo(f"  latent_dim  {model['latent_dim']}")
     for part, origin in header.provenance.items():
-        config = model.get(part, {})
+        config = model
+        for name in part.split("/"):  # "encoder/base" is a part inside a part
+            config = config.get(name) or {}
         shown = ", ".join(f"{k}={json.dumps(v)}" for k, v in config.items() if k != "type")
         source = f"{origin['distribution']} {origin['version']}"
-        click.echo(f"  {part:<11} {config.get('type', '')}({shown})  [{source}]")
+        click.echo(_inert(f"  {part:<11} {config.get('type', '')}({shown})  [{source}]"))
     click.echo(f"  digest      {header.digest}")
 
 
@@ -144,6 +146,11 @@ def _described(entry: Entry) -> dict[str, Any]:
             for name, f in fields.items()
         },
     }
+
+
+def _inert(text: str) -> str:
+    """Text of a file, with what would command a terminal shown as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _plain(default: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def compare(
     from sfumato.comparison import unique_names
     from sfumato.resolve import load_spec
 
-    changes = ([f'data="{data}"'] if data else []) + list(overrides)
+    changes = ([f"data={json.dumps(data)}"] if data else []) + list(overrides)
     names = unique_names([_name(model) for model in models])
     sources = [_source(model) for model in models]
     specs = {n: load_spec(s, changes) for n, s in zip(names, sources, strict=True)}

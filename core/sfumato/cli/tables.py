@@ -27,9 +27,9 @@ def comparison_table(comparison: Comparison) -> str:
     rows: list[tuple[str, ...]] = [("", *(v.name for v in variants), "unit", "better")]
     names = dict.fromkeys(name for v in variants for name in v.figures)
     for name in names:
-        summaries = [v.figures[name] for v in variants]
-        cells = [with_error(s.mean, s.deviation) for s in summaries]
-        example = summaries[0].example
+        found = [v.figures.get(name) for v in variants]
+        cells = [with_error(s.mean, s.deviation) if s else "not measured" for s in found]
+        example = next(s.example for s in found if s)
         rows.append((name, *cells, example.unit, example.better or ""))
     rows.append(("parameters", *(f"{v.parameters:,}" for v in variants), "", ""))
     seconds = [sum(r.seconds for r in v.runs) / len(v.runs) for v in variants]
