@@ -137,7 +137,8 @@ def reduce_log_prob(p_x: Distribution, x: Tensor, mask: Tensor | None) -> Tensor
     if mask is None:
         return p_x.log_prob(x).flatten(1).sum(1)
     counts = mask.bool()
-    inside = torch.where(counts, x, torch.zeros_like(x))
+    # By one that counts, for it lies in the support: 0 may not, and its gradient would be NaN.
+    inside = torch.where(counts, x, x.take(counts.flatten().int().argmax()))
     return torch.where(counts, p_x.log_prob(inside), 0.0).flatten(1).sum(1)
 
 

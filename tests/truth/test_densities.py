@@ -13,13 +13,14 @@ import torch
 from scipy import stats
 from scipy.special import expit
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import LogNormal, Normal
 
 import sfumato
-from sfumato import Model, Split, Splits, SupportError
+from sfumato import Context, Likelihood, Model, Split, Splits, SupportError
 from sfumato.data import Contract
 from sfumato.passes import reduce_log_prob
 from sfumato.randomness import BatchNoise
+from sfumato.registry import Registry
 
 SHAPE = (2, 3)
 
@@ -183,3 +184,41 @@ def test_only_visible_values_must_lie_in_the_support(bernoulli: Model) -> None:
     mask = torch.ones(2, *SHAPE)
     mask[1, 0, 1] = 0
     assert bernoulli.elbo(x, mask=mask).isfinite().all()
+
+
+class LogNormalLikelihood(Likelihood):
+    """Creates log-normal values, whose support is without 0."""
+
+    def __init__(self, context: Context) -> None:  # noqa: ARG002 - every part is offered it
+        super().__init__()
+
+    def forward(self, parameters: Tensor) -> LogNormal:
+        """Make the distribution of log-medians ``(N, *X)``."""
+        return LogNormal(parameters, 0.5, validate_args=False)
+
+
+def test_missing_values_need_no_place_in_the_support(
+    linear: Callable[..., dict[str, Any]], parts: Registry
+) -> None:
+    """Where 0 is outside the support, what is missing still scores nothing and sends no gradient."""
+    parts.register("likelihood", "log_normal", LogNormalLikelihood)
+    spec = linear(3, 1.0)
+    spec["model"]["likelihood"] = "log_normal"
+    model = sfumato.build(spec, SHAPE, "cpu", parts=parts)
+    x, mask = draw(20, *SHAPE).exp(), draw(20, *SHAPE, seed=1) > 0
+    mask[0] = False
+    shown = torch.where(mask, x, math.nan)
+    assert model.elbo(shown, mask=mask).isfinite().all()
+    with pytest.raises(SupportError, match="outside the support"):
+        model.elbo(torch.where(mask, x, 0))
+
+    noise = BatchNoise(model.device, model.dtype, 0, "test", 0)
+    pass_ = model.run(replace(model.scope(shown, mask=mask), source=noise), 1)
+    z = pass_.z[0].detach()
+    values = np.asarray(stats.lognorm.logpdf(x.numpy(), 0.5, 0, np.exp(decoded(model, z))))
+    expected = torch.tensor(np.where(mask.numpy(), values, 0).sum((1, 2)))
+    torch.testing.assert_close(pass_.log_px[0].detach(), expected, rtol=1e-12, atol=1e-12)
+    pass_.log_px.sum().backward()
+    weight = model.decoder.get_parameter("out.bias").grad
+    residual = (x.log() - torch.tensor(decoded(model, z))) / 0.25
+    torch.testing.assert_close(weight, torch.where(mask, residual, 0).sum(0).flatten())
