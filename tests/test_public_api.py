@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def first_party() -> list[Entry]:
+    """The parts that come with sfumato."""
     return [e for e in registry if e.distribution == PROJECT]
 
 

@@ -22,6 +22,7 @@ class CpuNoise(BatchNoise):
         self._target = device
 
     def __call__(self, shape: Any) -> Tensor:
+        """Draw on the CPU, then move."""
         return super().__call__(shape).to(self._target)
 
 
