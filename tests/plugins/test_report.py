@@ -66,7 +66,7 @@ def variant(
     runs = tuple(
         VariantRun(
             seed,
-            Path("/home/person/work/runs") / str(seed),
+            Path("/home/person/runs") / str(seed),
             1.5,
             history(
                 epochs,
