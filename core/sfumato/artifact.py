@@ -131,7 +131,13 @@ def model_file(path: str | os.PathLike[str]) -> Path:
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         what = f"the run folder {path} holds no {WEIGHTS}" if path.is_dir() else f"no file {path}"
-        raise ArtifactError(what, hint="train a model first: sfumato train SPEC --out RUN")
+        best = path / "checkpoints" / "best.safetensors"
+        hint = (
+            f"the run did not finish; its best weights so far are {best}"
+            if best.is_file()
+            else "train a model first: sfumato train SPEC --out RUN"
+        )
+        raise ArtifactError(what, hint=hint)
     return file
 
 

@@ -14,7 +14,7 @@ from sfumato.assembly import assemble
 from sfumato.data import Splits, as_splits
 from sfumato.datasets import check_splits, data_options, load_splits
 from sfumato.devices import choose_device, one_thread
-from sfumato.errors import DataError, Problem, SpecError
+from sfumato.errors import DataError, Problem, SfumatoError, SpecError
 from sfumato.evaluation import METRICS, MetricLike, check_metrics, evaluate
 from sfumato.files import check_new_folder, make_folder, write_atomically, write_json
 from sfumato.hooks import Hooks
@@ -25,7 +25,7 @@ from sfumato.results import Comparison, Json, Pictures, Variant, VariantRun
 from sfumato.run import RunFolder, command_line, environment
 from sfumato.spec import Spec
 from sfumato.trainer import Trainer
-from sfumato.training import Data, check_patience, check_support
+from sfumato.training import Data, check_batches, check_patience, check_support
 
 SEEDS = (0, 1, 2)
 _LONGEST = 60
@@ -74,6 +74,9 @@ def compare(
         OutputError: ``out`` cannot be written, or has content.
         NonFiniteError: A run failed.
     """
+    if not isinstance(specs, Mapping) or isinstance(seeds, int):
+        msg = "compare takes a mapping of names to specs, and a sequence of seeds"
+        raise DataError(msg, hint='for example compare({"ae": spec}, seeds=[0, 1])')
     if not specs or not seeds or len(set(seeds)) < len(seeds):
         msg = "a comparison needs at least one spec and one seed, and no seed twice"
         raise DataError(msg)
@@ -94,7 +97,9 @@ def compare(
         check_patience(spec, splits)
         for seed in seeds:
             _with_seed(spec, seed, parts)
-        check_support(assemble(spec, splits.contract, spec.training.device, parts=parts), splits)
+        model = assemble(spec, splits.contract, spec.training.device, parts=parts)
+        check_batches(model, splits)
+        check_support(model, splits)
     reporter = parts.get("report", report).load()()
 
     split = "test" if splits.test is not None else "train"
@@ -214,7 +219,11 @@ class _Side:
         model = assemble(spec, self._splits.contract, spec.training.device, parts=self._parts)
         progress = self._progress
         told = None if progress is None else (lambda line: progress(name, seed, line))
-        run = Trainer(model, self._splits, RunFolder(path), self._hooks, told).run()
+        try:
+            run = Trainer(model, self._splits, RunFolder(path), self._hooks, told).run()
+        except SfumatoError as error:
+            error.message = f"{name}, seed {seed}: {error.message}"
+            raise
         measured = evaluate(run.model, self._splits, self._split, self._metrics, parts=self._parts)
         return run.model, VariantRun(
             seed=seed,

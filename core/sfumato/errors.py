@@ -56,7 +56,8 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.where} " if self.where else ""
         tail = f"\n   {self.hint}" if self.hint else ""
-        return f"{where}{self.code} {self.message} at {self.path or '/'}{tail}"
+        at = f" at {self.path}" if self.path else ""
+        return f"{where}{self.code} {self.message}{at}{tail}"
 
 
 class SpecError(SfumatoError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from sfumato.data import Contract, visible
 from sfumato.errors import DataError, SupportError
 from sfumato.interfaces import Scope, Shape
 
@@ -20,18 +22,58 @@ _BINARIZE = (
 )
 
 
+def as_tensor(value: Array, name: str) -> Tensor:
+    """A tensor of real numbers, or a :class:`DataError`."""
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        msg = f"{name} is {type(value).__name__}, not an array of numbers"
+        raise DataError(msg, hint="give a NumPy array or a tensor") from error
+    if tensor.is_complex():
+        msg = f"{name} holds complex numbers"
+        raise DataError(msg, hint="give real and imaginary parts as two channels")
+    return tensor
+
+
 def as_rows(rows: Array, shape: Shape, name: str) -> Tensor:
     """Items ``(B, *shape)`` as a tensor.
 
     Raises:
-        DataError: Another shape, or no items.
+        DataError: No numbers, another shape, or no items.
     """
-    tensor = torch.as_tensor(rows)
+    tensor = as_tensor(rows, name)
     check_rows(tensor, shape, name)
     if not len(tensor):
         msg = f"{name} has no items"
         raise DataError(msg)
     return tensor
+
+
+def check_values(x: Tensor, contract: Contract, mask: Tensor | None) -> None:
+    """Refuse data that are not in the model's space: stored integers, values far out, NaN.
+
+    What a model made may leave [0, 1] a little and may be handed back, so values up to one range
+    beyond it pass; the likelihood's own support is checked where a density is asked for.
+
+    Raises:
+        DataError: With the first such value.
+    """
+    seen = x if mask is None else visible(x, mask)
+    low, high = -math.inf, math.inf
+    if contract.support == "token":
+        low, high = 0, (contract.vocabulary or 1) - 1
+    elif contract.support in ("unit", "binary"):
+        low, high = -1, 2
+    whole = contract.support != "token" and not x.is_floating_point() and bool((seen > 1).any())
+    bad = seen > 1 if whole else ~((seen >= low) & (seen <= high) & torch.isfinite(seen))
+    if bool(bad.any()):
+        item, *index = bad.nonzero()[0].tolist()
+        msg = (
+            f"item {item} has x{index} = {x[(item, *index)].item():.6g}, and the model takes "
+            f"{contract.support} values"
+        )
+        hint = "stored values become the model's by x * contract.scale + contract.shift; see Splits.seen"
+        raise DataError(msg, hint=hint)
 
 
 def check_rows(rows: Tensor, shape: Shape, name: str) -> None:
@@ -45,8 +87,8 @@ def check_rows(rows: Tensor, shape: Shape, name: str) -> None:
 def check_positive(**counts: int) -> None:
     """Raise a :class:`DataError` that names the first count below 1."""
     for name, count in counts.items():
-        if count < 1:
-            msg = f"{name} = {count}: it should be at least 1"
+        if not isinstance(count, int) or count < 1:
+            msg = f"{name} = {count!r}: it should be a whole number of at least 1"
             raise DataError(msg)
 
 

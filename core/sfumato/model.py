@@ -81,14 +81,14 @@ class Model(nn.Module):
         Raises:
             DataError: ``x`` has another shape.
         """
-        scope = self.scope(x, condition)
+        scope = self._given(x, condition)
         seed = fresh_seed() if seed is None else seed
         noise = ItemNoise(self.device, self.dtype, seed, "encode", 0)
         return self.infer(replace(scope, source=noise))
 
-    def decode(self, z: Tensor, *, condition: Array | None = None) -> Distribution:
+    def decode(self, z: Array, *, condition: Array | None = None) -> Distribution:
         """``p(x|z)`` of codes ``(N, *Z)``: batch ``(N,)``, event ``X``; gradients flow."""
-        inputs.check_rows(z, self.plan.z_shape, "z")
+        z = inputs.as_rows(z, self.plan.z_shape, "z")
         scope = self.scope(None, condition)
         p_x = self.unreduced(z.to(self.device, self.dtype), scope)
         return Independent(p_x, len(p_x.batch_shape) - 1, validate_args=False)
@@ -97,7 +97,7 @@ class Model(nn.Module):
     def reconstruct(self, x: Array, *, condition: Array | None = None) -> Tensor:
         """Mean of ``p(x | mode of q(z|x))``, ``(B, *X)``."""
         with self._evaluating():
-            scope = self.scope(x, condition)
+            scope = self._given(x, condition)
             rows = [
                 self.unreduced(self.infer(chunk).mode, replace(chunk, x=None)).mean
                 for _, chunk in scope.chunks(estimates.ROWS)
@@ -150,6 +150,9 @@ class Model(nn.Module):
                 (Shoemake, 1985).
             condition: ``(1, C)``, for conditional models; it stays what it is on the way.
         """
+        if path not in PATHS:
+            msg = f"path = {path!r}: it should be one of {', '.join(PATHS)}"
+            raise DataError(msg)
         if steps < 2:  # noqa: PLR2004 - both ends
             msg = f"steps = {steps}: an interpolation has two ends"
             raise DataError(msg)
@@ -202,7 +205,7 @@ class Model(nn.Module):
         """
         inputs.check_positive(samples=samples)
         seed = fresh_seed() if seed is None else seed
-        scope = self.scope(x, condition, mask)
+        scope = self._given(x, condition, mask)
         self.check_support(scope)
         with self._evaluating():
             return estimates.terms(self, scope, samples, seed)
@@ -247,7 +250,7 @@ class Model(nn.Module):
         rows = estimates.ROWS if batch_size is None else batch_size
         inputs.check_positive(samples=samples, batch_size=rows)
         seed = fresh_seed() if seed is None else seed
-        scope = self.scope(x, condition, mask)
+        scope = self._given(x, condition, mask)
         self.check_support(scope)
         with self._evaluating():
             return estimates.log_prob(self, scope, samples, rows, seed)
@@ -363,11 +366,16 @@ class Model(nn.Module):
             raise DataError(msg)
         shape, floats = self.contract.shape, self.dtype
         held = torch.long if self.contract.support == "token" else floats
-        rows = None if x is None else inputs.as_rows(x, shape, "x").to(self.device, held)
+        stored = None if x is None else inputs.as_rows(x, shape, "x")
         given = None if condition is None else inputs.as_rows(condition, (wanted,), "condition")
         counts = (
             None if mask is None else inputs.as_rows(mask, shape, "mask").to(self.device, floats)
         )
+        if stored is not None:
+            inputs.check_values(
+                stored, self.contract, None if mask is None else torch.as_tensor(mask)
+            )
+        rows = None if stored is None else stored.to(self.device, held)
         if rows is not None and counts is not None:
             rows = visible(rows, counts)
         return Scope(
@@ -377,6 +385,9 @@ class Model(nn.Module):
             torch.zeros((), dtype=torch.long, device=self.device),
             infer=self._infer_from,
         )
+
+    def _given(self, x: Array, condition: Array | None, mask: Array | None = None) -> Scope:
+        return self.scope(inputs.as_tensor(x, "x"), condition, mask)
 
     def _one(self, x: Array) -> Tensor:
         tensor = from_numpy(x) if isinstance(x, np.ndarray) else torch.as_tensor(x)

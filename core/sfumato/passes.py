@@ -145,11 +145,13 @@ def reduce_log_prob(p_x: Distribution, x: Tensor, mask: Tensor | None) -> Tensor
 class Loss(nn.Module):
     """The objective, from one lazy forward pass: ``Pass -> LossOut``.
 
-    ``samples`` is how many codes of each item it wants (1). A loss may own a module ``critic``,
+    ``samples`` is how many codes of each item it wants (1). ``schedule_steps`` is how many
+    steps its schedules take (0), so that a shorter run can warn. A loss may own a module ``critic``,
     whose parameters a second optimiser trains.
     """
 
     samples: int = 1
+    schedule_steps: int = 0
 
     if TYPE_CHECKING:
 

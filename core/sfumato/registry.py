@@ -128,6 +128,9 @@ class Registry:
         if not name or ":" in name:
             msg = f"{name!r} cannot be the name of a part: a colon ends a distribution's name"
             raise UnknownPartError(msg, hint="register it under another name")
+        if not callable(target):
+            msg = f"{kind} {name!r} is {type(target).__name__}, not something to call"
+            raise PluginError(msg, hint="register a class, or a function that returns a module")
         if any(e.distribution == PROJECT and e.name == name for e in self.of_kind(kind)):
             msg = f"{kind} {name!r} is part of sfumato and cannot be replaced"
             raise UnknownPartError(msg, hint="register it under another name")

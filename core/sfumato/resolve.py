@@ -53,9 +53,18 @@ def load_spec(
         (2, 'gaussian', 100)
     """
     raw, place, base = _read(source)
+    changed: dict[str, str] = {}
     for override in overrides:
         raw = overridden(raw, override)
-    return _Resolver(parts, place).resolve(raw, base)
+        name = override.partition("=")[0]
+        changed["/" + name.replace(".", "/")] = f"{name}="
+
+    def placed(at: str) -> str | None:
+        """Where a value stands: in an override if one gave it, else in the file."""
+        given = [c for c in changed if at == c or at.startswith(f"{c}/")]
+        return changed[max(given, key=len)] if given else place(at)
+
+    return _Resolver(parts, placed).resolve(raw, base)
 
 
 def bind(spec: Spec, contract: Contract, parts: Registry = registry) -> Spec:
@@ -217,6 +226,10 @@ class _Resolver:
         if raw.get("schedule") is not None:
             made["schedule"] = self._local(SCHEDULES, raw["schedule"], "schedule")
         rest = {k: v for k, v in raw.items() if k in TrainingSpec.model_fields and k not in made}
+        if rest.get("epochs") is not None and rest.get("steps") is not None:
+            hint = "set one of them to null, for example --set training.epochs=null"
+            self._add("K206", "/training/steps", "epochs and steps are both given", hint)
+            del rest["steps"]
         return self._filled(TrainingSpec, rest, made, "/training", skip=tuple(made))
 
     def _local(self, table: Mapping[str, Entry], raw: Any, kind: str) -> Part | None:
@@ -318,7 +331,7 @@ class _Resolver:
             path, value = _navigate(raw, location, at)
             message = item["msg"].replace("Input should", "should").removeprefix("Value error, ")
             if item["type"] == "missing":
-                path, message = pointer(path, location[-1]), "is missing"
+                path, message = pointer(path, location[-1]), f'"{location[-1]}" is missing'
             elif item["type"] != "value_error":
                 message += f", got {_shown(value)}"
             said.setdefault(path, []).append(message)

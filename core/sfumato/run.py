@@ -154,6 +154,8 @@ def read_run(path: str | os.PathLike[str]) -> tuple[Spec, Mapping[str, Any]]:
         ArtifactError: Not a run folder, or damaged.
     """
     folder = Path(path)
+    if folder.is_file():  # a model file in a run folder, such as a checkpoint
+        folder = next((f for f in folder.parents[:2] if (f / "run.json").is_file()), folder)
     if not (folder / "spec.json").is_file() or not (folder / "run.json").is_file():
         msg = f"{folder} is not a run folder: it lacks spec.json or run.json"
         raise ArtifactError(msg, hint="make one with: sfumato train SPEC --out RUN")

@@ -23,6 +23,7 @@ from sfumato.run import Json, Run, RunFolder
 from sfumato.updates import Updates
 
 Progress = Callable[[Json], None]
+_UNSCALED = "nothing was learned yet: scale the data, or give the likelihood a larger sigma"
 _SLOWER = "lower the learning rate (training.optimizer.lr) or set training.clip_norm"
 
 
@@ -183,6 +184,14 @@ class Trainer:
         patience = self._spec.patience
         return patience is not None and epoch - self._kept >= patience
 
+    def _cut_schedule(self) -> list[str]:
+        wanted, taken = getattr(self._model.loss, "schedule_steps", 0), self._history[-1]["step"]
+        if wanted <= taken:
+            return []
+        return [
+            f"the schedule of the loss takes {wanted:,} steps, and the run ended after {taken:,}"
+        ]
+
     def _checkpoint(self) -> None:
         """Write the last weights and the best ones."""
         self._folder.checkpoint("last", self._model)
@@ -209,7 +218,7 @@ class Trainer:
         else:
             self._kept = len(self._history)
         self._folder.result(model)
-        said = tuple(w for part in model.children() for w in warnings(part))
+        said = (*self._cut_schedule(), *(w for part in model.children() for w in warnings(part)))
         self._folder.finish(
             "finished",
             seconds=round(seconds, 4),
@@ -251,5 +260,5 @@ def _non_finite(out: LossOut, step: int) -> NonFiniteError:
         bad = int((~torch.isfinite(term)).sum())
         if bad:
             msg = f"step {step + 1}: {name} is not finite for {bad} of {len(term)} items"
-            return NonFiniteError(msg, hint=_SLOWER)
+            return NonFiniteError(msg, hint=_SLOWER if step else _UNSCALED)
     return NonFiniteError(f"step {step + 1}: the objective is not finite")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sfumato.assembly import assemble
 from sfumato.batches import chunks
@@ -91,6 +92,7 @@ def train(
     resolved = bind(resolved, splits.contract, parts)
     model = assemble(resolved, splits.contract, resolved.training.device, parts=parts)
     check_patience(resolved, splits)
+    check_batches(model, splits)
     check_support(model, splits)
     return Trainer(model, splits, RunFolder(folder), Hooks(parts), progress).run()
 
@@ -103,6 +105,14 @@ def check_support(model: Model, splits: Splits) -> None:
                 model.check_support(batch.scope(0), first)
             except SupportError as error:
                 raise SupportError(f"{name} {error.message}", hint=error.hint) from None
+
+
+def check_batches(model: Model, splits: Splits) -> None:
+    """Raise a :class:`SpecError` if batches of one item would meet batch normalisation."""
+    size = min(model.spec.training.batch_size, len(splits.train))
+    if size == 1 and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        message = "batch normalisation needs batches of at least two items"
+        raise SpecError([Problem("K206", "/training/batch_size", message)])
 
 
 def check_patience(spec: Spec, splits: Splits) -> None:

@@ -87,6 +87,7 @@ class BetaElbo(Loss):
         self.register_buffer("capacity", aim, persistent=False)
         self.has_capacity = capacity is not None
         self.warm_up, self.capacity_steps = warm_up, capacity_steps
+        self.schedule_steps = capacity_steps if capacity is not None else warm_up
 
     def forward(self, pass_: Pass) -> LossOut:
         """The objective of one pass."""

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from sfumato import DataError, Splits, key, permuted
 from sfumato_data.binarization import Binarize
-from sfumato_data.columns import Column, Columns, assembled, check_lengths
+from sfumato_data.columns import Column, Columns, assembled, check_items, check_lengths
 from sfumato_data.files import opened
 from sfumato_data.npy_format import read_npy
 from sfumato_data.npz_format import Archive
@@ -169,6 +169,7 @@ def _divided(columns: Columns, fractions: Fractions, seed: int) -> dict[str, Col
         msg = f"fractions {list(fractions)} add up to {sum(fractions):g}, not 1"
         raise DataError(msg)
     n = check_lengths(columns)
+    check_items(columns)
     first, second = round(fractions[0] * n), round((fractions[0] + fractions[1]) * n)
     if first == 0:
         msg = f"a training share of {fractions[0]:g} leaves none of {n} items"

@@ -106,6 +106,13 @@ def class_names(labels: Tensor) -> tuple[str, ...]:
     return tuple(str(i) for i in range(count)) if count <= _MOST_CLASSES else ()
 
 
+def check_items(columns: Columns) -> None:
+    """Raise a :class:`DataError` that counts items as the files do: before they are divided."""
+    _values(columns, add_axis=columns["x"].values.ndim == 1)
+    for column in ("condition", "factors"):
+        _rows(columns.get(column))
+
+
 def _values(columns: Columns, *, add_axis: bool) -> Values:
     x, mask = columns["x"], columns.get("mask")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused below
@@ -118,7 +125,7 @@ def _values(columns: Columns, *, add_axis: bool) -> Values:
         array = array[:, None]
         counts = None if counts is None else counts[:, None]
     if array.ndim == 1:
-        msg = f"{x.where} has shape {array.shape}: one number per item"
+        msg = f"{x.where} has one axis: one number per item"
         raise DataError(msg, hint='set channel_axis to "add" for items of shape (1,)')
     made = Values(array, counts, x.where)
     _check_finite(made)

@@ -66,7 +66,7 @@ def variant(
     runs = tuple(
         VariantRun(
             seed,
-            Path("/home/person/runs") / str(seed),
+            Path("/home/person/study/runs") / str(seed),
             1.5,
             history(
                 epochs,
@@ -139,7 +139,7 @@ def comparison(*variants: Variant, **changes: Any) -> Comparison:
         torch.rand(8, *shape),
         "sfumato compare a.json b.json",
         {"python": "3.11", "torch": {"version": "2.13"}},
-        Path("/home/person/work"),
+        Path("/home/person/study"),
     )
     return replace(made, **changes)
 

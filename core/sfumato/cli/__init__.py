@@ -6,6 +6,7 @@ Commands are imported when they are called: ``--help`` imports neither torch nor
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ _COMMANDS = {
     "compare": ("comparison:compare", "Train models side by side and report."),
 }
 _INTERRUPTED = 130
+_TERMINATED = 143
 
 
 class _Lazy(click.Group):
@@ -79,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         # --debug may stand anywhere: who looks for a traceback repeats a command and appends it.
         rest = [a for a in arguments if a != "--debug"]
@@ -87,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except _Terminated:
+        click.echo("terminated", err=True)
+        sys.exit(_TERMINATED)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(_INTERRUPTED)
@@ -104,6 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"K900 {type(error).__name__}: {error}", err=True)
         click.echo("   this is a mistake of sfumato or of a plugin; --debug shows where", err=True)
         sys.exit(1)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: a run saves what it has, as after an interrupt."""
+
+
+def _terminate(_: int, __: object) -> None:
+    raise _Terminated
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

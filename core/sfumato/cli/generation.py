@@ -11,6 +11,7 @@ import click
 from sfumato.cli import options
 from sfumato.cli.options import Decorator
 
+_PICTURES = 10_000
 _INPUT: Decorator = click.option(
     "--input", "source", type=click.Path(path_type=Path), help="A .npy array (n, *X) in the model's space."
 )  # fmt: skip
@@ -48,6 +49,9 @@ def sample(
     from sfumato.cli.runs import check_output, write_items
 
     check_output(output, ".png", ".npy")
+    if output.suffix == ".png" and count > _PICTURES:
+        msg = f"-n {count}: a picture holds at most {_PICTURES:,} items; write .npy instead"
+        raise click.UsageError(msg)
     model = load(run, device or "auto")
     made = model.sample(count, seed=seed, mode=mode)
     write_items(output, made, model, columns=math.ceil(math.sqrt(count)))
