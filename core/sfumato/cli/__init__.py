@@ -90,12 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except _Terminated:
-        click.echo("terminated", err=True)
-        sys.exit(_TERMINATED)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(_INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click raises an Abort of its own from what stopped it
+        terminated = isinstance(error.__cause__ or error, _Terminated)
+        click.echo("terminated" if terminated else "interrupted", err=True)
+        sys.exit(_TERMINATED if terminated else _INTERRUPTED)
     except SfumatoError as error:
         if debug:
             raise

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import sfumato
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "status"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "interrupted")],
+)
+def test_a_stopped_run_says_so_and_keeps_its_weights(
+    number: signal.Signals, code: int, status: str, tmp_path: Path
+) -> None:
+    """Ctrl-C and a scheduler's SIGTERM end a run alike: exit code, status, checkpoints, a hint."""
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"data": "digits", "model": {"family": "ae"}}))
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", "from sfumato.cli import main; main()", "train", str(spec)]
+    command += ["--out", str(run), "--set", "training.epochs=100000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        deadline = time.monotonic() + 120
+        while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert json.loads((run / "run.json").read_text())["status"] == status
+    with pytest.raises(sfumato.ArtifactError, match="best weights so far") as caught:
+        sfumato.load(run)
+    assert "best.safetensors" in str(caught.value)
+    assert sfumato.load(run / "checkpoints" / "best.safetensors", device="cpu").plan.parameters

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sfumato
+from sfumato import Contract, DataError, Model, SpecError, Split, Splits
+from sfumato.assembly import assemble
+
+METHODS = ("encode", "reconstruct", "elbo", "log_prob", "terms")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """An untrained VAE of the digits, whose contract says that stored values are divided by 16."""
+    spec = sfumato.load_spec({"data": "digits", "model": {"family": "vae"}})
+    return assemble(spec, sfumato.load_splits(spec).contract, "cpu")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stored_values_are_not_taken_for_the_models(model: Model, method: str) -> None:
+    """Integers from 0 to 16 are refused everywhere, and the error tells how to scale them."""
+    stored = sfumato.load_splits(model.spec).get("test").x[:3]
+    with pytest.raises(DataError, match="takes unit values") as caught:
+        getattr(model, method)(stored)
+    assert "contract.scale" in str(caught.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 40.0, -30.0])
+def test_no_figure_comes_of_values_that_are_none(model: Model, method: str, bad: float) -> None:
+    """NaN, infinity and values far outside the unit interval are located."""
+    x = torch.rand(4, 1, 8, 8)
+    x[2, 0, 1, 5] = bad
+    with pytest.raises(DataError, match=r"item 2 has x\[0, 1, 5\]"):
+        getattr(model, method)(x)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("x", [None, "abc", object(), torch.zeros(2, 1, 8, 8, dtype=torch.cfloat)])
+def test_what_is_no_array_is_a_data_error(model: Model, method: str, x: Any) -> None:
+    """No raw error of torch reaches a user who hands over something else."""
+    with pytest.raises(DataError):
+        getattr(model, method)(x)
+
+
+def test_what_a_model_makes_can_be_handed_back(model: Model) -> None:
+    """Means of a normal likelihood leave [0, 1] a little, and are data all the same."""
+    x = torch.full((2, 1, 8, 8), 1.2)
+    assert model.elbo(x, seed=0).isfinite().all()
+
+
+def test_arrays_lists_and_codes_are_taken_alike(model: Model) -> None:
+    """NumPy arrays serve wherever tensors do."""
+    x = np.random.default_rng(0).random((2, 1, 8, 8))
+    z = model.encode(x).mode.detach().numpy()
+    np.testing.assert_allclose(model.decode(z).mean.detach(), model.reconstruct(x), rtol=1e-5)
+
+
+def test_a_path_that_is_none_is_refused(model: Model) -> None:
+    """A misspelt way between codes is told with those there are."""
+    x = torch.rand(2, 1, 8, 8)
+    with pytest.raises(DataError, match="linear, slerp"):
+        model.interpolate(x[0], x[1], path="foo")  # type: ignore[arg-type]
+
+
+def test_a_schedule_longer_than_the_run_is_said() -> None:
+    """A weight that never warms up is another model than the one that was asked for."""
+    spec: dict[str, Any] = {
+        "data": "digits",
+        "model": {"family": {"type": "beta_vae", "warm_up": 12}},
+        "training": {"steps": 11},
+    }
+    assert any("12 steps" in w and "after 11" in w for w in sfumato.train(spec).warnings)
+    spec["training"]["steps"] = 12
+    assert not sfumato.train(spec).warnings
+
+
+@pytest.mark.parametrize("items", [1, 3])
+def test_batch_normalisation_of_single_items_is_refused(items: int) -> None:
+    """Before the first step: one item has no variance to normalise by."""
+    encoder = {"type": "mlp", "normalization": "batch"}
+    spec = {
+        "model": {"family": "ae", "encoder": encoder},
+        "training": {"epochs": 1, "batch_size": 1 if items == 3 else 8},
+    }
+    data = Splits(Split(torch.rand(items, 4)), Contract(shape=(4,), support="unit"))
+    with pytest.raises(SpecError, match="at least two items at /training/batch_size"):
+        sfumato.train(spec, data)
+
+
+def test_the_variant_that_fails_is_named() -> None:
+    """Among several models the error says which one, and with which seed."""
+    good: dict[str, Any] = {
+        "data": "digits",
+        "model": {"family": "ae"},
+        "training": {"epochs": 1},
+    }
+    wild = {**good, "training": {"epochs": 2, "optimizer": {"type": "sgd", "lr": 1e30}}}
+    with pytest.raises(sfumato.NonFiniteError, match="wild, seed 4: step"):
+        sfumato.compare({"good": good, "wild": wild}, seeds=[4])
+
+
+def test_a_mistake_of_an_override_is_told_of_the_override(tmp_path: Any) -> None:
+    """A value of the command line is not blamed on the file."""
+    file = tmp_path / "spec.json"
+    file.write_text('{"data": "digits", "model": {"family": "vae", "latent_dim": 16}}')
+    with pytest.raises(SpecError) as caught:
+        sfumato.load_spec(file, ["model.latent_dim=0"])
+    assert [p.where for p in caught.value.problems] == ["model.latent_dim="]
