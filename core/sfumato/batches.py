@@ -53,7 +53,7 @@ class Batches:
         seed: int,
     ) -> None:
         self._contract, self._dtype, self._seed = contract, dtype, seed
-        self._device, self._batch_size = device, batch_size
+        self._device, self._sizes = device, _sizes(len(split), batch_size)
         self._x = split.x.to(device)
         self._condition = None if split.condition is None else split.condition.to(device, dtype)
         self._mask = None if split.mask is None else split.mask.to(device, dtype)
@@ -61,21 +61,15 @@ class Batches:
     @property
     def per_epoch(self) -> int:
         """Batches in an epoch."""
-        return len(self._sizes())
+        return len(self._sizes)
 
     def epoch(self, number: int) -> Iterator[tuple[int, Batch]]:
         """The batches of epoch ``number`` (from 0), each with its step, in the epoch's keyed order."""
         n = len(self._x)
         order = permuted(torch.arange(n), n, key(self._seed, "order", number)).to(self._device)
-        for index, rows in enumerate(order.split(self._sizes())):
+        for index, rows in enumerate(order.split(self._sizes)):
             step = number * self.per_epoch + index
             yield step, self._batch(rows, "binarize", step)
-
-    def _sizes(self) -> list[int]:
-        full, rest = divmod(len(self._x), self._batch_size)
-        if rest == 1 and full:
-            return [self._batch_size] * (full - 1) + [self._batch_size + 1]
-        return [self._batch_size] * full + [rest] * (rest > 0)
 
     def in_order(self, number: int, rows: int = 1024) -> Iterator[tuple[int, Batch]]:
         """All items once, in their own order, each run with the index of its first."""
@@ -107,3 +101,10 @@ def chunks(
         condition = None if part.condition is None else part.condition.to(device, dtype)
         mask = None if part.mask is None else part.mask.to(device, dtype)
         yield first, Batch(part.x.to(device), condition, mask)
+
+
+def _sizes(items: int, batch_size: int) -> list[int]:
+    full, rest = divmod(items, batch_size)
+    if rest == 1 and full:
+        return [batch_size] * (full - 1) + [batch_size + 1]
+    return [batch_size] * full + [rest] * (rest > 0)

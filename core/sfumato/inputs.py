@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from sfumato.data import Contract, visible
+from sfumato.data import visible
 from sfumato.errors import DataError, SupportError
 from sfumato.interfaces import Scope, Shape
 
@@ -49,31 +48,42 @@ def as_rows(rows: Array, shape: Shape, name: str) -> Tensor:
     return tensor
 
 
-def check_values(x: Tensor, contract: Contract, mask: Tensor | None) -> None:
-    """Refuse data that are not in the model's space: stored integers, values far out, NaN.
+def check_values(x: Tensor, mask: Tensor | None, *, tokens: bool) -> None:
+    """Refuse values that are not finite, and integers that were not scaled to the model's space.
 
-    What a model made may leave [0, 1] a little and may be handed back, so values up to one range
-    beyond it pass; the likelihood's own support is checked where a density is asked for.
+    Whether a likelihood can score them is checked where a density is asked for.
 
     Raises:
         DataError: With the first such value.
     """
-    seen = x if mask is None else visible(x, mask)
-    low, high = -math.inf, math.inf
-    if contract.support == "token":
-        low, high = 0, (contract.vocabulary or 1) - 1
-    elif contract.support in ("unit", "binary"):
-        low, high = -1, 2
-    whole = contract.support != "token" and not x.is_floating_point() and bool((seen > 1).any())
-    bad = seen > 1 if whole else ~((seen >= low) & (seen <= high) & torch.isfinite(seen))
+    seen = x.cpu() if x.is_floating_point() or tokens else x.cpu().double()
+    if mask is not None:
+        seen = visible(seen, mask)
+    bad = ~torch.isfinite(seen)
+    if not tokens and not x.is_floating_point():
+        bad |= (seen != 0) & (seen != 1)
     if bool(bad.any()):
         item, *index = bad.nonzero()[0].tolist()
-        msg = (
-            f"item {item} has x{index} = {x[(item, *index)].item():.6g}, and the model takes "
-            f"{contract.support} values"
-        )
+        value = seen[(item, *index)].item()
+        stored = "" if x.is_floating_point() else ", an integer that was not scaled"
+        msg = f"item {item} has x{index} = {value:.6g}{stored}"
         hint = "stored values become the model's by x * contract.scale + contract.shift; see Splits.seen"
-        raise DataError(msg, hint=hint)
+        raise DataError(msg, hint=hint if stored else "remove the item, or mask the value")
+
+
+def check_mask(mask: Tensor) -> None:
+    """Raise a :class:`DataError` unless every entry is 0 or 1."""
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        msg = "the mask holds other values than 0 and 1"
+        raise DataError(msg, hint="a mask says 1 where a value counts and 0 where it is missing")
+
+
+def check_lengths(**columns: Tensor | None) -> None:
+    """Raise a :class:`DataError` unless all columns that are given have as many rows."""
+    lengths = {name: len(column) for name, column in columns.items() if column is not None}
+    if len(set(lengths.values())) > 1:
+        msg = ", ".join(f"{name} has {n} rows" for name, n in lengths.items())
+        raise DataError(msg, hint="give one row an item in each")
 
 
 def check_rows(rows: Tensor, shape: Shape, name: str) -> None:

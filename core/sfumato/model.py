@@ -115,6 +115,9 @@ class Model(nn.Module):
     ) -> Tensor:
         """Generate data, ``(n, *X)``: ``z`` from the prior, then the mean of ``p(x|z)``, or a draw."""
         inputs.check_positive(n=n)
+        if mode not in ("mean", "draw"):
+            msg = f"mode = {mode!r}: it should be mean or draw"
+            raise DataError(msg)
         seed = fresh_seed() if seed is None else seed
         with self._evaluating(), keyed_global(self.device, seed, "sample"):
             scope = self.scope(None, condition)
@@ -371,10 +374,12 @@ class Model(nn.Module):
         counts = (
             None if mask is None else inputs.as_rows(mask, shape, "mask").to(self.device, floats)
         )
+        inputs.check_lengths(x=stored, condition=given, mask=counts)
+        if counts is not None:
+            inputs.check_mask(counts)
         if stored is not None:
-            inputs.check_values(
-                stored, self.contract, None if mask is None else torch.as_tensor(mask)
-            )
+            tokens = self.contract.support == "token"
+            inputs.check_values(stored, None if counts is None else counts.cpu(), tokens=tokens)
         rows = None if stored is None else stored.to(self.device, held)
         if rows is not None and counts is not None:
             rows = visible(rows, counts)

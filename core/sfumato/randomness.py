@@ -44,7 +44,7 @@ def keyed_global(device: torch.device, seed: int, purpose: str, *steps: int) -> 
     """
     accelerators = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=accelerators):
-        torch.manual_seed(key(seed, purpose, *steps))
+        seed_global(device, seed, purpose, *steps)
         yield
 
 

@@ -91,6 +91,7 @@ class RunFolder:
                 "counts": {name: len(split) for name, split in splits.named()},
                 "base": os.fspath(spec.base.resolve()),
             },
+            "command": command_line(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "environment": environment(model.device),
         }

@@ -112,6 +112,9 @@ class Trainer:
             for name, part in self._model.named_children()
             for figure, value in report(part).items()
         }
+        for name, value in line["parts"].items():
+            if not math.isfinite(value):
+                raise NonFiniteError(f"epoch {epoch + 1}: {name} is {value}", hint=_SLOWER)
         self._history.append(line)
         self._folder.epoch(line)
         self._keep_if_best(line, epoch + 1)
@@ -217,6 +220,11 @@ class Trainer:
             model.load_state_dict(self._best_weights)
         else:
             self._kept = len(self._history)
+        broken = [n for n, t in model.state_dict().items() if not bool(t.isfinite().all())]
+        if broken:
+            self._stop("failed", began, error=f"{broken[0]} is not finite")
+            msg = f"after the last step {broken[0]} is not finite ({len(broken)} tensors)"
+            raise NonFiniteError(msg, hint=_SLOWER)
         self._folder.result(model)
         said = (*self._cut_schedule(), *(w for part in model.children() for w in warnings(part)))
         self._folder.finish(
@@ -241,7 +249,7 @@ class _Mean:
         self._items = 0
 
     def add(self, out: LossOut, items: int) -> None:
-        for name, term in {"objective": out.objective, **out.terms}.items():
+        for name, term in {**out.terms, "objective": out.objective}.items():
             total = term.detach().sum()
             self._sums[name] = self._sums[name] + total if name in self._sums else total
         self._items += items

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from sfumato.errors import Problem, SpecError
 from sfumato.model import Model
 from sfumato.optimisation import OPTIMIZERS, SCHEDULES
 from sfumato.options import arguments
@@ -23,13 +25,22 @@ class Updates:
             [p for p in model.parameters() if p.requires_grad and id(p) not in theirs],
             [p for p in own if p.requires_grad],
         ]
-        make = OPTIMIZERS[spec.optimizer.type].load()
-        options = arguments(spec.optimizer)
-        self._optimisers = [make(group, **options) for group in self._groups if group]
+        try:
+            self._optimisers = self._made()
+        except (ValueError, TypeError) as error:
+            problem = Problem("K206", "/training/optimizer", f"torch refuses it: {error}")
+            raise SpecError([problem]) from error
         self._schedules = []
         if spec.schedule is not None:
             schedule, options = SCHEDULES[spec.schedule.type].load(), arguments(spec.schedule)
             self._schedules = [schedule(o, steps, **options) for o in self._optimisers]
+
+    def _made(self) -> list[Optimizer]:
+        make, options = (
+            OPTIMIZERS[self._spec.optimizer.type].load(),
+            arguments(self._spec.optimizer),
+        )
+        return [make(group, **options) for group in self._groups if group]
 
     @property
     def rate(self) -> float:

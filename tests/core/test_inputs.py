@@ -24,15 +24,15 @@ def model() -> Model:
 def test_stored_values_are_not_taken_for_the_models(model: Model, method: str) -> None:
     """Integers from 0 to 16 are refused everywhere, and the error tells how to scale them."""
     stored = sfumato.load_splits(model.spec).get("test").x[:3]
-    with pytest.raises(DataError, match="takes unit values") as caught:
+    with pytest.raises(DataError, match="an integer that was not scaled") as caught:
         getattr(model, method)(stored)
     assert "contract.scale" in str(caught.value)
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 40.0, -30.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_no_figure_comes_of_values_that_are_none(model: Model, method: str, bad: float) -> None:
-    """NaN, infinity and values far outside the unit interval are located."""
+    """NaN and infinity are located."""
     x = torch.rand(4, 1, 8, 8)
     x[2, 0, 1, 5] = bad
     with pytest.raises(DataError, match=r"item 2 has x\[0, 1, 5\]"):
@@ -111,3 +111,41 @@ def test_a_mistake_of_an_override_is_told_of_the_override(tmp_path: Any) -> None
     with pytest.raises(SpecError) as caught:
         sfumato.load_spec(file, ["model.latent_dim=0"])
     assert [p.where for p in caught.value.problems] == ["model.latent_dim="]
+
+
+def test_columns_of_other_lengths_and_half_masks_are_refused(model: Model) -> None:
+    """A mask of another length would broadcast silently, and one of halves has no meaning."""
+    x = torch.rand(5, 1, 8, 8)
+    with pytest.raises(DataError, match="x has 5 rows, mask has 1 rows"):
+        model.elbo(x, mask=torch.ones(1, 1, 8, 8))
+    with pytest.raises(DataError, match="other values than 0 and 1"):
+        model.elbo(x, mask=torch.full_like(x, 0.5))
+
+
+def test_a_mode_that_is_none_is_refused(model: Model) -> None:
+    """A misspelt mode is not taken for a draw."""
+    with pytest.raises(DataError, match="mean or draw"):
+        model.sample(2, mode="Mean")  # type: ignore[arg-type]
+
+
+def test_weights_that_broke_in_the_last_step_are_no_result(tmp_path: Any) -> None:
+    """Without a validation split nothing looks at the last update, so the weights are looked at."""
+    spec = {
+        "model": {"family": "ae"},
+        "training": {"steps": 1, "optimizer": {"type": "sgd", "lr": 1e60}},
+    }
+    data = Splits(Split(torch.rand(8, 4)), Contract(shape=(4,), support="unit"))
+    with pytest.raises(sfumato.NonFiniteError, match="not finite"):
+        sfumato.train(spec, data, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_an_optimiser_that_torch_refuses_is_a_mistake_of_the_spec() -> None:
+    """Nesterov without momentum is told with its place."""
+    spec = {
+        "data": "digits",
+        "model": {"family": "ae"},
+        "training": {"epochs": 1, "optimizer": {"type": "sgd", "nesterov": True}},
+    }
+    with pytest.raises(SpecError, match="/training/optimizer"):
+        sfumato.train(spec)
