@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sfumato.data import Split as Split
     from sfumato.data import Splits as Splits
     from sfumato.data import as_splits as as_splits
+    from sfumato.data import conditioned_on_labels as conditioned_on_labels
     from sfumato.datasets import load_splits as load_splits
     from sfumato.errors import ArtifactError as ArtifactError
     from sfumato.errors import DataError as DataError
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from sfumato.interfaces import Likelihood as Likelihood
     from sfumato.interfaces import Posterior as Posterior
     from sfumato.interfaces import Prior as Prior
+    from sfumato.interfaces import Sampler as Sampler
     from sfumato.interfaces import Scope as Scope
     from sfumato.interfaces import Shape as Shape
     from sfumato.model import Model as Model
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from sfumato.results import Variant as Variant
     from sfumato.results import VariantRun as VariantRun
     from sfumato.run import Run as Run
+    from sfumato.samplers import fit_sampler as fit_sampler
     from sfumato.schema import json_schema as json_schema
     from sfumato.spec import Spec as Spec
     from sfumato.training import train as train
@@ -76,7 +79,7 @@ _NAMES = {
     "assembly": "build",
     "comparison": "compare",
     "codes": "Density Point",
-    "data": "Contract Split Splits as_splits",
+    "data": "Contract Split Splits as_splits conditioned_on_labels",
     "datasets": "load_splits",
     "errors": (
         "ArtifactError DataError DeviceError Incompatible MissingPluginError NoDensityError "
@@ -85,7 +88,7 @@ _NAMES = {
     ),
     "evaluation": "Evaluation evaluate",
     "hooks": "hookimpl",
-    "interfaces": "Code Context Decoder Encoder Likelihood Posterior Prior Scope Shape",
+    "interfaces": "Code Context Decoder Encoder Likelihood Posterior Prior Sampler Scope Shape",
     "model": "Model",
     "passes": "Loss LossOut Pass",
     "pictures": "picture_grid",
@@ -94,6 +97,7 @@ _NAMES = {
     "resolve": "load_spec",
     "results": "Comparison Figure Pictures Summary Variant VariantRun",
     "run": "Run",
+    "samplers": "fit_sampler",
     "schema": "json_schema",
     "spec": "Spec",
     "training": "train",

@@ -27,13 +27,13 @@ from sfumato.devices import choose_device
 from sfumato.errors import (
     ArtifactError,
     MissingPluginError,
-    Problem,
+    PluginError,
     SpecError,
     UnknownPartError,
 )
 from sfumato.files import write_atomically
 from sfumato.model import Model
-from sfumato.registry import Registry, own_version, registry
+from sfumato.registry import LOCAL, Registry, own_version, registry
 from sfumato.resolve import load_spec
 from sfumato.spec import Spec
 from sfumato.strict_json import dumps, loads
@@ -42,6 +42,8 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 MAX_HEADER = 16 << 20
 _KEY = "sfumato"
+
+Provenance = Mapping[str, Mapping[str, str]]
 
 
 class Header(BaseModel):
@@ -89,18 +91,31 @@ def load(
     path: str | os.PathLike[str],
     device: str | torch.device = "auto",
     *,
+    force: bool = False,
     max_parameters: int = MAX_PARAMETERS,
     parts: Registry = registry,
 ) -> Model:
     """Load a model from a run folder, or from a ``.safetensors`` file alone, in evaluation mode.
 
+    Args:
+        path: The run folder or file.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        force: Load although a plugin is here in another major version than the one that the model
+            was made with. Its parts may then mean something else.
+        max_parameters: Refuse a larger model.
+        parts: Where parts are looked up.
+
     Raises:
         ArtifactError: Missing, truncated, damaged, or not a file of ours.
-        MissingPluginError: A part comes from a plugin that is not installed here.
+        MissingPluginError: A part comes from a plugin that is not installed here, or that is here
+            in another major version.
+        PluginError: A plugin fails to import, or is made for another sfumato.
         DeviceError: No such device.
     """
     file, target = model_file(path), choose_device(device)
     header, said, table = _read_header(file)
+    if not force:
+        check_versions(header.provenance, parts)
     spec = _spec(header, parts, file)
     try:
         model = assemble(spec, header.contract, "cpu", max_parameters=max_parameters, parts=parts)
@@ -179,20 +194,49 @@ def _spec(header: Header, parts: Registry, file: Path) -> Spec:
         if all(problem.path.startswith("/data") for problem in error.problems):
             # A model works without the data it was trained on.
             return load_spec({**header.spec, "data": None}, parts=parts)
-        for problem in error.problems:
-            at = problem.path.removeprefix("/model/").removesuffix("/type")
-            if problem.code == UnknownPartError.code and at in header.provenance:
-                raise _missing(header.provenance[at], problem) from error
+        refuse_missing(error, header.provenance)
         msg = f"{file}: the spec in the header is not valid here\n{error}"
         raise ArtifactError(msg) from error
 
 
-def _missing(origin: Mapping[str, str], problem: Problem) -> MissingPluginError:
-    msg = (
-        f"{problem.message} at {problem.path}: it is of {origin.get('distribution', '?')} "
-        f"{origin.get('version', '?')}, which is not installed or not allowed here"
-    )
-    return MissingPluginError(msg, hint="see: sfumato describe RUN")
+def refuse_missing(error: SpecError, provenance: Provenance) -> None:
+    """Raise what tells which plugin is missing, if it is one that a spec cannot be resolved without."""
+    for problem in error.problems:
+        at = problem.path.removeprefix("/model/").removeprefix("/").removesuffix("/type")
+        origin = provenance.get(at, {})
+        if problem.code == PluginError.code and origin:
+            raise PluginError(f"{problem.message} at {problem.path}", hint=problem.hint) from error
+        if problem.code != UnknownPartError.code or not origin:
+            continue
+        name, version = origin.get("distribution", "?"), origin.get("version", "?")
+        if name == LOCAL:
+            msg = (
+                f"{problem.message} at {problem.path}: it was registered by hand as "
+                f"{origin.get('target', '?')}, in the process that made the model"
+            )
+            hint = "register it again: sfumato.register, or --plugin FILE"
+        else:
+            msg = (
+                f"{problem.message} at {problem.path}: it is of {name} {version}, which is not "
+                "installed or not allowed here"
+            )
+            hint = "see: sfumato describe RUN"
+        raise MissingPluginError(msg, hint=hint) from error
+
+
+def check_versions(provenance: Provenance, parts: Registry = registry) -> None:
+    """Raise a :class:`MissingPluginError` if a plugin is here in another major version than it says."""
+    for at, origin in provenance.items():
+        name, then = origin.get("distribution", ""), origin.get("version", "")
+        now = None if at == "data" or name == LOCAL else parts.version_of(name)
+        if now is not None and _major(now) != _major(then):
+            msg = f"the {at} is of {name} {then}, and here is {now}: it may mean another model"
+            hint = f"install {name} {_major(then)}, or load it all the same: --force, load(force=True)"
+            raise MissingPluginError(msg, hint=hint)
+
+
+def _major(version: str) -> str:
+    return version.removeprefix("v").split(".")[0]
 
 
 def _check_table(file: Path, table: Mapping[str, Any], model: Model) -> None:

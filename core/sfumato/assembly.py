@@ -7,6 +7,7 @@ whether the parts fit each other, so that a mistake is told before memory is tak
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -14,11 +15,12 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from sfumato.data import Contract
+from sfumato.data import Contract, mask_of
 from sfumato.datasets import load_splits
 from sfumato.devices import choose_device, is_out_of_memory
-from sfumato.errors import Incompatible, Problem, SfumatoError, SpecError
+from sfumato.errors import Incompatible, Problem, SfumatoError, SpecError, UnknownPartError
 from sfumato.interfaces import (
     Code,
     Context,
@@ -30,7 +32,8 @@ from sfumato.interfaces import (
     Scope,
     Shape,
     Support,
-    takes,
+    takes_context,
+    takes_scope,
 )
 from sfumato.model import Model
 from sfumato.options import Part, arguments, nested_options
@@ -118,8 +121,7 @@ def assemble(
     spec = bind(spec, contract, parts)
     plan = probe(spec, contract, max_parameters=max_parameters, parts=parts)
     seed = spec.training.seed if seed is None else seed
-    made = _Assembly(spec, contract, parts, seed).parts(plan.contexts)
-    model = Model(spec, contract, made, plan)
+    model = _Assembly(spec, contract, parts, seed).model(plan)
     return model.to(target, DTYPES[spec.training.precision]).eval()
 
 
@@ -168,18 +170,47 @@ class _Assembly:
             support=contract.support,
             vocabulary=contract.vocabulary,
             condition_dim=contract.condition_dim,
+            masked=contract.masked,
         )
         self._provenance: dict[str, Mapping[str, str]] = {}
+        if spec.data is not None:
+            with suppress(UnknownPartError):  # a model works without the data it was trained on
+                self._provenance["data"] = parts.get("data", spec.data.type).provenance
 
-    def parts(self, contexts: Mapping[str, Context]) -> Parts:
-        """The real parts, on the CPU: so a seed means the same weights on every device."""
-        made = {kind: self._make(kind, context) for kind, context in contexts.items()}
-        return Parts(**cast("dict[str, Any]", made))
+    def model(self, plan: Plan) -> Model:
+        """The real model, on the CPU: so a seed means the same weights on every device."""
+        made = {kind: self._make(kind, context) for kind, context in plan.contexts.items()}
+        model = Model(self._spec, self._contract, Parts(**cast("dict[str, Any]", made)), plan)
+        if plan.lazy:
+            self._materialise(model.eval())
+        return model
+
+    @torch.no_grad()
+    def _materialise(self, model: Model) -> None:
+        """Run what makes its parameters when it first runs, in the order and under the keys of parts."""
+        scope = self._scope()
+
+        def keyed(kind: str, action: Callable[[], T]) -> T:
+            with keyed_global(torch.device("cpu"), self._seed, f"weights/{kind}/first run"):
+                return self._at(kind, action)
+
+        q_z = keyed("encoder", lambda: model.infer(scope))
+        keyed("prior", lambda: model.draw_codes(_ROWS, scope))
+        keyed("decoder", lambda: model.unreduced(q_z.mode, scope))
+        keyed("loss", lambda: model(scope))
 
     def probe(self, device: str, max_parameters: int) -> Plan:
         on_meta = torch.device("meta") if device == "meta" else nullcontext()
         self._size, self._limit = 0, max_parameters
-        with on_meta, torch.no_grad(), keyed_global(torch.device("cpu"), 0, "probe"):
+        self._fresh: dict[str, dict[str, Shape | None]] = {}
+        with (
+            on_meta,
+            torch.no_grad(),
+            keyed_global(torch.device("cpu"), 0, "probe"),
+            warnings.catch_warnings(),
+        ):
+            # A part that loads weights loads none into tensors that hold nothing, and torch says so.
+            warnings.filterwarnings("ignore", ".*non-meta parameter in the checkpoint to a meta")
             return self._step(device)
 
     def _step(self, device: str) -> Plan:
@@ -215,15 +246,25 @@ class _Assembly:
         self._at("prior", lambda: self._check_prior(model, z_shape, scope))
         density = self._at("posterior", lambda: q_z.rsample(1)[1] is not None)
         self._at("loss", lambda: _loss_out(model(scope)))
-        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        return Plan(contexts, z_shape, parameters, density, device, self._provenance)
+        self._size = 0
+        self._enlarged(model)
+        return Plan(
+            contexts,
+            z_shape,
+            parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            has_density=density,
+            probed_on=device,
+            provenance=self._provenance,
+            lazy=any(_shapes(part) != self._fresh[k] for k, part in model.named_children()),
+        )
 
     def _scope(self) -> Scope:
         contract = self._contract
         tokens = contract.support == "token"
         x = torch.zeros(_ROWS, *contract.shape, dtype=torch.long if tokens else None)
         condition = torch.zeros(_ROWS, contract.condition_dim) if contract.condition_dim else None
-        return Scope(x, condition, source=lambda shape: torch.zeros(tuple(shape)))
+        mask = mask_of(x, None, contract)
+        return Scope(x, condition, mask, source=lambda shape: torch.zeros(tuple(shape)))
 
     def _measured(self, kind: str, contexts: dict[str, Context]) -> nn.Module:
         contexts[kind] = self._context
@@ -232,11 +273,13 @@ class _Assembly:
             self._enlarged(self._make(kind, self._context))
         part = self._make(kind, self._context)
         self._size = self._at(kind, lambda: self._enlarged(part))
+        self._fresh[kind] = self._at(kind, lambda: _shapes(part))
         return part
 
     def _enlarged(self, part: nn.Module) -> int:
         """The number of parameters so far and of one more part, if that is not too many."""
-        size = self._size + sum(p.numel() for p in part.parameters())
+        born = (p for p in part.parameters() if not is_lazy(p))
+        size = self._size + sum(p.numel() for p in born)
         if size > self._limit:
             msg = f"the model has over {size:,} parameters; the limit is {self._limit:,}"
             raise _TooLarge(msg)
@@ -254,11 +297,16 @@ class _Assembly:
             if isinstance(options[name], Part):
                 options[name] = self._construct(inner, options[name], context, f"{at}/{name}")
         # Each part's weights have a key of their own: models that share a part start it alike.
+        target = entry.load()
+        given = (context,) if takes_context(target) else ()
         with keyed_global(torch.device("cpu"), self._seed, f"weights/{at}"):
-            part = entry.load()(context, **options)
+            part = target(*given, **options)
         if not isinstance(part, nn.Module):
             msg = f"{entry.location} made {type(part).__name__}, not an nn.Module"
             raise Incompatible(msg)
+        if at != kind and not takes_scope(part, 0 if kind == "prior" else 1):
+            # Its owner calls it as its interface says, with the scope last.
+            part.register_forward_pre_hook(_without_scope)
         return part
 
     def _code_space(self, posterior: nn.Module, z_shape: Shape) -> tuple[Shape, int | None]:
@@ -310,7 +358,21 @@ class _Assembly:
 
 
 def _run(part: nn.Module, rows: Tensor, scope: Scope) -> object:
-    return part(rows, scope) if takes(part, 2) else part(rows)
+    return part(rows, scope) if takes_scope(part, 1) else part(rows)
+
+
+def _without_scope(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(a for a in arguments if not isinstance(a, Scope))
+
+
+def _shapes(part: nn.Module) -> dict[str, Shape | None]:
+    """Shapes of what a part would save; None for what waits for its first run."""
+    state = part.state_dict()
+    for name, held in state.items():
+        if not isinstance(held, Tensor):
+            msg = f"its state {name!r} is {type(held).__name__}, and a model file holds tensors alone"
+            raise Incompatible(msg, hint="keep it in a buffer, or make it anew from the options")
+    return {n: None if is_lazy(t) else tuple(t.shape) for n, t in state.items()}
 
 
 def _tensor(value: object, what: str) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfumato.data import Contract, Split, binarized, evaluated, model_space, visible
+from sfumato.data import Contract, Split, binarized, evaluated, mask_of, model_space, visible
 from sfumato.interfaces import Scope
 from sfumato.randomness import Noise, key, permuted
 
@@ -84,7 +84,8 @@ class Batches:
             x = visible(x, mask)
         if self._contract.binarize == "dynamic":
             x = binarized(x, self._seed, purpose, *steps)
-        return Batch(x, None if self._condition is None else self._condition[rows], mask)
+        condition = None if self._condition is None else self._condition[rows]
+        return Batch(x, condition, mask_of(x, mask, self._contract))
 
 
 def chunks(
@@ -100,7 +101,8 @@ def chunks(
         part = seen.take(slice(first, first + rows))
         condition = None if part.condition is None else part.condition.to(device, dtype)
         mask = None if part.mask is None else part.mask.to(device, dtype)
-        yield first, Batch(part.x.to(device), condition, mask)
+        x = part.x.to(device)
+        yield first, Batch(x, condition, mask_of(x, mask, contract))
 
 
 def _sizes(items: int, batch_size: int) -> list[int]:

@@ -17,10 +17,11 @@ from sfumato.devices import choose_device, one_thread
 from sfumato.errors import DataError, Problem, SfumatoError, SpecError
 from sfumato.evaluation import METRICS, MetricLike, check_metrics, evaluate
 from sfumato.files import check_new_folder, make_folder, write_atomically, write_json
-from sfumato.hooks import Hooks
+from sfumato.hooks import Hooks, TrackerLike
 from sfumato.model import Model
+from sfumato.options import arguments
 from sfumato.registry import Registry, registry
-from sfumato.resolve import bind, load_spec
+from sfumato.resolve import bind, load_spec, resolve_part
 from sfumato.results import Comparison, Json, Pictures, Variant, VariantRun
 from sfumato.run import RunFolder, command_line, environment
 from sfumato.spec import Spec
@@ -43,8 +44,9 @@ def compare(
     *,
     device: str | torch.device | None = None,
     metrics: Sequence[MetricLike] = METRICS,
-    report: str = "html",
+    report: str | Mapping[str, Any] = "html",
     force: bool = False,
+    trackers: Sequence[TrackerLike] = (),
     progress: Progress | None = None,
     parts: Registry = registry,
 ) -> Comparison:
@@ -63,8 +65,9 @@ def compare(
         out: Folder for ``comparison.json``, the report and the runs; None writes nothing.
         device: Instead of the specs'.
         metrics: Names of metrics, or objects with their options.
-        report: Name of a report.
+        report: Name of a report, or an object with its options.
         force: Write into a folder that has content.
+        trackers: Names of trackers that follow the run, or objects with their options.
         progress: Called with the variant's name, the seed and each epoch's line.
         parts: Where parts are looked up.
 
@@ -100,10 +103,10 @@ def compare(
         model = assemble(spec, splits.contract, spec.training.device, parts=parts)
         check_batches(model, splits)
         check_support(model, splits)
-    reporter = parts.get("report", report).load()()
+    reporter = _reporter(report, parts)
 
     split = "test" if splits.test is not None else "train"
-    hooks = Hooks(parts)
+    hooks = Hooks(parts, trackers)
     side = _Side(list(specs), splits, split, seeds, folder, metrics, hooks, progress, parts)
     first = next(iter(resolved.values()))
     with one_thread():
@@ -135,6 +138,17 @@ def write(
     write_json(folder / "comparison.json", comparison.to_json())
     for name, content in reporter(comparison).items():
         write_atomically(folder / Path(name).name, content)
+
+
+def _reporter(
+    report: str | Mapping[str, Any], parts: Registry
+) -> Callable[[Comparison], Mapping[str, bytes]]:
+    if isinstance(report, str):  # a name that is wrong is not a fault of a spec
+        parts.get("report", report).load()
+    config = resolve_part("report", report, "/report", parts)
+    made: Callable[[Comparison], Mapping[str, bytes]]
+    made = parts.get("report", config.type).load()(**arguments(config))
+    return made
 
 
 def _data(specs: Mapping[str, Spec], data: Data | None, parts: Registry) -> tuple[Splits, str]:

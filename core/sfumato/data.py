@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from sfumato.errors import DataError
 from sfumato.interfaces import Support
 from sfumato.randomness import keyed_generator, permuted
 
 Scaling = float | tuple[float, ...]
+_SHOWN = 20
 
 
 class Contract(BaseModel):
@@ -36,6 +38,9 @@ class Contract(BaseModel):
             one fixed draw.
         vocabulary: Number of symbols of token data.
         condition_dim: Width of the condition vector; 0 without one.
+        condition: What that vector is: ``"label"``, 1 at the class of the item and 0 elsewhere, or
+            any ``"vector"``.
+        masked: Whether some split says which of its values are missing.
         classes: Names of the labels.
     """
 
@@ -50,6 +55,8 @@ class Contract(BaseModel):
     binarize: Literal["none", "dynamic"] = "none"
     vocabulary: Annotated[int, Field(ge=1)] | None = None
     condition_dim: Annotated[int, Field(ge=0)] = 0
+    condition: Literal["vector", "label"] = "vector"
+    masked: bool = False
     classes: tuple[str, ...] = ()
 
 
@@ -97,6 +104,11 @@ class Splits:
     valid: Split | None = None
     test: Split | None = None
 
+    def __post_init__(self) -> None:
+        if any(split.mask is not None for _, split in self.named()) and not self.contract.masked:
+            masked = self.contract.model_copy(update={"masked": True})
+            object.__setattr__(self, "contract", masked)
+
     def named(self) -> Iterator[tuple[str, Split]]:
         """The splits that exist, with their names."""
         for name in ("train", "valid", "test"):
@@ -140,6 +152,14 @@ def visible(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask.bool(), x, torch.zeros_like(x))
 
 
+def mask_of(x: Tensor, mask: Tensor | None, contract: Contract) -> Tensor | None:
+    """The mask of ``x`` ``(n, *X)``; all ones where data that have masks give none."""
+    if mask is None and contract.masked:
+        floats = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        return torch.ones_like(x, dtype=floats)
+    return mask
+
+
 def binarized(x: Tensor, seed: int, purpose: str, *steps: int) -> Tensor:
     """A keyed Bernoulli draw of every value of ``x`` in [0, 1]."""
     drawn = torch.rand(
@@ -159,6 +179,57 @@ def evaluated(split: Split, contract: Contract, dtype: torch.dtype = torch.float
     if contract.binarize == "dynamic":
         x = binarized(x, 0, "evaluation")
     return Split(x, split.label, split.condition, split.mask, split.factors)
+
+
+def conditioned_on_labels(splits: Splits) -> Splits:
+    """The same data with every item's class as its condition: 1 at its label, 0 elsewhere.
+
+    Raises:
+        DataError: An item has no label, or the data have a condition already.
+    """
+    for name, split in splits.named():
+        if split.label is None or split.condition is not None:
+            what = "no labels" if split.label is None else "a condition of their own"
+            msg = f"items of {name} have {what}, so their labels cannot be the condition"
+            raise DataError(msg, hint='leave "condition" out of the data\'s options')
+    labels = {name: cast("Tensor", split.label) for name, split in splits.named()}
+    seen = 1 + max(int(label.max()) for label in labels.values())
+    names = splits.contract.classes or tuple(map(str, range(seen)))
+    if seen > len(names):
+        msg = f"there is a label {seen - 1}, and {len(names)} classes have names"
+        raise DataError(msg)
+    contract = splits.contract.model_copy(
+        update={"condition_dim": len(names), "condition": "label", "classes": names}
+    )
+    made = {
+        name: replace(split, condition=one_hot(labels[name], len(names)).float())
+        for name, split in splits.named()
+    }
+    return Splits(contract=contract, **made)
+
+
+def class_condition(which: int | str, contract: Contract) -> Tensor:
+    """The condition ``(C,)`` of one class: by its name, else by its number.
+
+    Raises:
+        DataError: The condition of these data is no class, or there is no such class.
+    """
+    if contract.condition != "label" or not contract.condition_dim:
+        kind = (
+            f"a vector of {contract.condition_dim} numbers" if contract.condition_dim else "none"
+        )
+        msg = f"the condition of this model is {kind}, not a class"
+        raise DataError(msg)
+    names, text = contract.classes, str(which)
+    if text in names:
+        number = names.index(text)
+    elif text.isdecimal() and int(text) < contract.condition_dim:
+        number = int(text)
+    else:
+        shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+        msg = f'there is no class "{which}"'
+        raise DataError(msg, hint=f"classes: {shown}")
+    return torch.eye(contract.condition_dim)[number]
 
 
 def as_splits(data: Splits | Tensor | np.ndarray[Any, Any] | Mapping[str, Any]) -> Splits:

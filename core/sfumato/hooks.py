@@ -2,19 +2,26 @@
 
 Hook modules are loaded and called one at a time, by ``train`` and ``compare`` alone. One that
 fails is warned of and the run goes on; one that names a hook which does not exist is an error.
+
+A tracker is an object with such hooks as methods, made from options by a part of kind ``tracker``.
+It listens only to the runs that ask for it.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from sfumato.errors import PluginError
+from sfumato.errors import PluginError, SfumatoError
+from sfumato.options import arguments
 from sfumato.registry import PROJECT, Registry, registry
+from sfumato.resolve import resolve_part
+
+TrackerLike = str | Mapping[str, Any]
 
 _spec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -42,13 +49,18 @@ class HookSpecs:
 
 
 class Hooks:
-    """The hook plugins of one run.
+    """The hook plugins and trackers of one run.
 
     Args:
-        parts: Where hook plugins are looked up.
+        parts: Where they are looked up.
+        trackers: Names of trackers, or objects with their options.
+
+    Raises:
+        SpecError: No such tracker, or its options are wrong.
+        PluginError: A tracker cannot be made, or a hook does not exist.
     """
 
-    def __init__(self, parts: Registry = registry) -> None:
+    def __init__(self, parts: Registry = registry, trackers: Sequence[TrackerLike] = ()) -> None:
         self._managers: dict[str, pluggy.PluginManager] = {}
         for entry in parts.hooks():
             try:
@@ -57,6 +69,24 @@ class Hooks:
                 warnings.warn(str(error), RuntimeWarning, stacklevel=2)
                 continue
             self.add(entry.location, module)
+        for number, tracker in enumerate(trackers):
+            self._track(tracker, number, parts)
+
+    def _track(self, tracker: TrackerLike, number: int, parts: Registry) -> None:
+        config = resolve_part("tracker", tracker, f"/trackers/{number}", parts)
+        entry = parts.get("tracker", config.type)
+        try:
+            made = entry.load()(**arguments(config))
+        except SfumatoError:
+            raise
+        except Exception as error:
+            msg = f"tracker {entry.reference!r} cannot start: {type(error).__name__}: {error}"
+            raise PluginError(msg) from error
+        name = f"tracker {entry.reference} ({number})"
+        self.add(name, made)
+        if not self._managers[name].get_hookcallers(made):
+            msg = f"tracker {entry.reference!r} of {entry.distribution} listens to nothing"
+            raise PluginError(msg, hint="mark its methods with @sfumato.hookimpl")
 
     def add(self, name: str, plugin: object) -> None:
         """Add one plugin.

@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
-from sfumato.data import visible
+from sfumato.data import Contract, class_condition, visible
 from sfumato.errors import DataError, SupportError
 from sfumato.interfaces import Scope, Shape
 
 Array = Tensor | np.ndarray[Any, Any]
+Condition = Array | int | str
+"""Conditions ``(B, C)``, or the name or number of a class."""
 _BINARIZE = (
     'values between 0 and 1 have no such density: binarize the data ("binarize": "dynamic" or '
     '"threshold"), or use another likelihood, such as "gaussian"'
@@ -46,6 +48,42 @@ def as_rows(rows: Array, shape: Shape, name: str) -> Tensor:
         msg = f"{name} has no items"
         raise DataError(msg)
     return tensor
+
+
+def as_condition(
+    condition: Condition | None, contract: Contract, rows: int | None
+) -> Tensor | None:
+    """Conditions ``(B, C)``: as given, or those of one class for every row.
+
+    Args:
+        condition: ``(B, C)``, or the name or number of a class, or None.
+        contract: What the model's data keep to.
+        rows: How many rows there are; None if the condition itself says so.
+
+    Raises:
+        DataError: It is missing, not wanted, of another shape or number, or no such class.
+    """
+    width = contract.condition_dim
+    if condition is None:
+        if not width:
+            return None
+        classes = ", or the name of a class" if contract.condition == "label" else ""
+        msg = f"the model is conditional and needs a condition of shape (B, {width})"
+        raise DataError(msg, hint=f"pass condition=, such an array{classes}")
+    if not width:
+        msg = "the model takes no condition: its data have none"
+        raise DataError(msg, hint="leave the condition out")
+    if isinstance(condition, int | str):
+        given = class_condition(condition, contract).expand(1 if rows is None else rows, width)
+    else:
+        given = as_rows(condition, (width,), "condition")
+    if not bool(given.isfinite().all()):
+        msg = "the condition holds values that are not finite"
+        raise DataError(msg)
+    if rows is not None and len(given) != rows:
+        msg = f"condition has {len(given)} rows, and there are {rows} items"
+        raise DataError(msg, hint="give one row an item in each")
+    return given
 
 
 def check_values(x: Tensor, mask: Tensor | None, *, tokens: bool) -> None:

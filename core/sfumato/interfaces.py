@@ -13,7 +13,8 @@ items fastest: row ``k*B + b`` is sample ``k`` of item ``b``.
 
 A part is any callable ``(context, *, typed keywords)`` that returns an ``nn.Module``. Its
 keyword-only parameters are its options in a spec. It may take fewer arguments than it is offered:
-``forward(x)`` serves where ``forward(x, scope)`` is documented.
+``forward(x)`` serves where ``forward(x, scope)`` is documented, and a part that needs no context
+need not take one.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ from torch.distributions import Distribution
 from sfumato.errors import Incompatible
 from sfumato.randomness import Noise
 
+if TYPE_CHECKING:
+    from sfumato.data import Split
+    from sfumato.model import Model
+
 Shape = tuple[int, ...]
 Support = Literal["binary", "unit", "real", "count", "token"]
 
@@ -47,7 +52,10 @@ class Context:
         support: Values that the data take.
         vocabulary: Number of symbols of token data.
         condition_dim: Width of the condition vector; 0 without one.
+        masked: Whether the data say which of their values are missing; then ``scope.mask`` is
+            there wherever ``scope.x`` is.
         measured: Shapes found by running the parts before this one.
+        symbols: How many symbols codes are made of; None for real numbers.
     """
 
     data_shape: Shape
@@ -55,6 +63,7 @@ class Context:
     support: Support = "real"
     vocabulary: int | None = None
     condition_dim: int = 0
+    masked: bool = False
     measured: Mapping[str, Shape] = field(default_factory=dict)
     symbols: int | None = None
 
@@ -235,10 +244,55 @@ def warnings(part: nn.Module) -> Sequence[str]:
     return made() if callable(made) else ()
 
 
-def takes(part: nn.Module, arguments: int) -> bool:
-    """Whether a part's ``forward`` takes so many positional arguments: a part may take fewer than offered."""
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(part.forward).parameters.values()
-    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
-        return True
-    return sum(p.kind in positional for p in parameters) >= arguments
+class Sampler(nn.Module):
+    """Codes to generate from, other than those of the prior: ``(n, scope) -> z`` ``(n, *Z)``.
+
+    Made by a callable ``(*, typed keywords)``, which may take a context as parts do. It is fitted
+    to a trained model; what it learns are parameters or buffers, so that its ``state_dict`` is all
+    of it. ``scope`` holds the condition, and draws come from torch's global generator, which core
+    keys.
+    """
+
+    def fit(self, model: Model, split: Split, seed: int) -> None:
+        """Learn from the items of a split, which are in the model's space."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, n: int, scope: Scope) -> Tensor: ...  # noqa: D102
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def takes_scope(part: nn.Module, after: int) -> bool:
+    """Whether a part's ``forward`` wants the scope as its argument number ``after`` (from 0).
+
+    It does if that argument is required or is called ``scope``: an optional argument of another
+    name is the part's own.
+    """
+    return _wants(part.forward, after, "scope")
+
+
+def takes_context(target: Callable[..., object]) -> bool:
+    """Whether what makes a part wants the context: its first argument is required, or called ``context``.
+
+    Raises:
+        Incompatible: It requires further arguments, which nobody can give.
+    """
+    if len(required := _required(target)) > 1:
+        msg = f"it requires {', '.join(required[1:])} besides a context"
+        raise Incompatible(msg, hint="a part is made by (context, *, typed keywords)")
+    return _wants(target, 0, "context")
+
+
+def _wants(function: Callable[..., object], index: int, name: str) -> bool:
+    given = [p for p in inspect.signature(function).parameters.values() if p.kind in _POSITIONAL]
+    if index >= len(given):
+        return False
+    return given[index].default is inspect.Parameter.empty or given[index].name == name
+
+
+def _required(function: Callable[..., object]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    empty = inspect.Parameter.empty
+    return [p.name for p in parameters if p.kind in _POSITIONAL and p.default is empty]

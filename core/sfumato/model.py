@@ -13,14 +13,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 
 from sfumato import estimates, inputs
-from sfumato.data import Contract, from_numpy, visible
+from sfumato.data import Contract, from_numpy, mask_of, visible
 from sfumato.errors import DataError, Incompatible, NoDensityError
-from sfumato.inputs import Array
-from sfumato.interfaces import (
-    Code,
-    Scope,
-    takes,
-)
+from sfumato.inputs import Array, Condition
+from sfumato.interfaces import Code, Sampler, Scope, takes_scope
 from sfumato.interpolation import PATHS
 from sfumato.passes import LossOut, Pass
 from sfumato.plan import Parts, Plan
@@ -48,8 +44,10 @@ class Model(nn.Module):
         self.spec, self.contract, self.plan = spec, contract, plan
         self.encoder, self.posterior, self.prior = parts.encoder, parts.posterior, parts.prior
         self.decoder, self.likelihood, self.loss = parts.decoder, parts.likelihood, parts.loss
-        self._takes_scope = {name: takes(part, 2) for name, part in self.named_children()}
-        self._prior_takes_scope = takes(parts.prior, 1)
+        self._takes_scope = {
+            name: takes_scope(part, 0 if name == "prior" else 1)
+            for name, part in self.named_children()
+        }
         self.register_buffer("_anchor", torch.zeros(()), persistent=False)
         self.autocast = False
 
@@ -67,12 +65,20 @@ class Model(nn.Module):
 
     # ---- what users ask ------------------------------------------------------------------------
 
-    def encode(self, x: Array, *, condition: Array | None = None, seed: int | None = None) -> Code:
+    def encode(
+        self,
+        x: Array,
+        *,
+        condition: Condition | None = None,
+        mask: Array | None = None,
+        seed: int | None = None,
+    ) -> Code:
         """Infer the codes of data; gradients flow.
 
         Args:
             x: ``(B, *X)``.
-            condition: ``(B, C)``, for conditional models.
+            condition: ``(B, C)``, for conditional models; or the name or number of a class.
+            mask: ``(B, *X)``, 0 where a value is missing.
             seed: Seed of the code's samples.
 
         Returns:
@@ -81,25 +87,27 @@ class Model(nn.Module):
         Raises:
             DataError: ``x`` has another shape.
         """
-        scope = self._given(x, condition)
+        scope = self._given(x, condition, mask)
         seed = fresh_seed() if seed is None else seed
         noise = ItemNoise(self.device, self.dtype, seed, "encode", 0)
         return self.infer(replace(scope, source=noise))
 
-    def decode(self, z: Array, *, condition: Array | None = None) -> Distribution:
+    def decode(self, z: Array, *, condition: Condition | None = None) -> Distribution:
         """``p(x|z)`` of codes ``(N, *Z)``: batch ``(N,)``, event ``X``; gradients flow."""
         z = inputs.as_rows(z, self.plan.z_shape, "z")
-        scope = self.scope(None, condition)
+        scope = self.scope(None, condition, rows=len(z))
         p_x = self.unreduced(z.to(self.device, self.dtype), scope)
         return Independent(p_x, len(p_x.batch_shape) - 1, validate_args=False)
 
     @torch.no_grad()
-    def reconstruct(self, x: Array, *, condition: Array | None = None) -> Tensor:
-        """Mean of ``p(x | mode of q(z|x))``, ``(B, *X)``."""
-        with self._evaluating():
-            scope = self._given(x, condition)
+    def reconstruct(
+        self, x: Array, *, condition: Condition | None = None, mask: Array | None = None
+    ) -> Tensor:
+        """Mean of ``p(x | mode of q(z|x))``, ``(B, *X)``; values that the mask hides are filled in."""
+        with self.evaluating():
+            scope = self._given(x, condition, mask)
             rows = [
-                self.unreduced(self.infer(chunk).mode, replace(chunk, x=None)).mean
+                self.unreduced(self.infer(chunk).mode, replace(chunk, x=None, mask=None)).mean
                 for _, chunk in scope.chunks(estimates.ROWS)
             ]
             return torch.cat(rows)
@@ -111,17 +119,26 @@ class Model(nn.Module):
         *,
         seed: int | None = None,
         mode: Literal["mean", "draw"] = "mean",
-        condition: Array | None = None,
+        condition: Condition | None = None,
+        sampler: Sampler | None = None,
     ) -> Tensor:
-        """Generate data, ``(n, *X)``: ``z`` from the prior, then the mean of ``p(x|z)``, or a draw."""
+        """Generate data, ``(n, *X)``: ``z`` from the prior, then the mean of ``p(x|z)``, or a draw.
+
+        Args:
+            n: How many.
+            seed: Seed of codes and draws.
+            mode: ``mean`` or ``draw``.
+            condition: ``(n, C)``, for conditional models; or the name or number of a class.
+            sampler: Where codes come from instead of the prior; see :func:`sfumato.fit_sampler`.
+        """
         inputs.check_positive(n=n)
         if mode not in ("mean", "draw"):
             msg = f"mode = {mode!r}: it should be mean or draw"
             raise DataError(msg)
         seed = fresh_seed() if seed is None else seed
-        with self._evaluating(), keyed_global(self.device, seed, "sample"):
-            scope = self.scope(None, condition)
-            z = self.draw_codes(n, scope)
+        with self.evaluating(), keyed_global(self.device, seed, "sample"):
+            scope = self.scope(None, condition, rows=n)
+            z = self.draw_codes(n, scope) if sampler is None else self._sampled(sampler, n, scope)
             stepwise = getattr(self.decoder, "sample", None)
             if stepwise is not None:
                 made: Tensor = stepwise(z, self.likelihood, scope)
@@ -141,7 +158,7 @@ class Model(nn.Module):
         *,
         steps: int = 9,
         path: Literal["linear", "slerp"] = "linear",
-        condition: Array | None = None,
+        condition: Condition | None = None,
     ) -> Tensor:
         """Walk between the codes of two data, ``(steps, *X)``; the ends are their reconstructions.
 
@@ -151,7 +168,8 @@ class Model(nn.Module):
             steps: How many points, both ends included.
             path: ``linear``, or ``slerp``: along the great circle, the length going linearly
                 (Shoemake, 1985).
-            condition: ``(1, C)``, for conditional models; it stays what it is on the way.
+            condition: ``(1, C)``, for conditional models, or the name or number of a class; it
+                stays what it is on the way.
         """
         if path not in PATHS:
             msg = f"path = {path!r}: it should be one of {', '.join(PATHS)}"
@@ -160,13 +178,13 @@ class Model(nn.Module):
             msg = f"steps = {steps}: an interpolation has two ends"
             raise DataError(msg)
         ends = torch.cat([self._one(x0), self._one(x1)])
-        with self._evaluating():
-            both = None if condition is None else torch.as_tensor(condition).expand(2, -1)
+        with self.evaluating():
+            kept = inputs.as_condition(condition, self.contract, 1)
+            both, all_ = (None if kept is None else kept.expand(n, -1) for n in (2, steps))
             z0, z1 = self.infer(self.scope(ends, both)).mode
             t = torch.linspace(0, 1, steps, device=z0.device, dtype=z0.dtype)
             t = t.view(-1, *[1] * z0.dim())
-            kept = None if both is None else both[:1].expand(steps, -1)
-            return self.unreduced(PATHS[path](z0, z1, t), self.scope(None, kept)).mean
+            return self.unreduced(PATHS[path](z0, z1, t), self.scope(None, all_)).mean
 
     @torch.no_grad()
     def elbo(
@@ -175,7 +193,7 @@ class Model(nn.Module):
         *,
         seed: int | None = None,
         samples: int = 1,
-        condition: Array | None = None,
+        condition: Condition | None = None,
         mask: Array | None = None,
     ) -> Tensor:
         r"""The evidence lower bound of each item at :math:`\beta = 1`, ``(B,)`` nats.
@@ -199,7 +217,7 @@ class Model(nn.Module):
         *,
         seed: int | None = None,
         samples: int = 1,
-        condition: Array | None = None,
+        condition: Condition | None = None,
         mask: Array | None = None,
     ) -> dict[str, Tensor]:
         """The ELBO and its terms, each ``(B,)`` nats: ``reconstruction``, ``kl`` and ``elbo``.
@@ -210,7 +228,7 @@ class Model(nn.Module):
         seed = fresh_seed() if seed is None else seed
         scope = self._given(x, condition, mask)
         self.check_support(scope)
-        with self._evaluating():
+        with self.evaluating():
             return estimates.terms(self, scope, samples, seed)
 
     @torch.no_grad()
@@ -221,7 +239,7 @@ class Model(nn.Module):
         samples: int = 1000,
         batch_size: int | None = None,
         seed: int | None = None,
-        condition: Array | None = None,
+        condition: Condition | None = None,
         mask: Array | None = None,
     ) -> Tensor:
         r"""Importance-weighted estimate of :math:`\log p(x)`, ``(B,)`` nats (Burda et al., 2016).
@@ -255,7 +273,7 @@ class Model(nn.Module):
         seed = fresh_seed() if seed is None else seed
         scope = self._given(x, condition, mask)
         self.check_support(scope)
-        with self._evaluating():
+        with self.evaluating():
             return estimates.log_prob(self, scope, samples, rows, seed)
 
     # ---- what training and evaluation build on --------------------------------------------------
@@ -308,6 +326,16 @@ class Model(nn.Module):
         # Densities are summed over many values: half precision would lose whole nats.
         return parameters.to(self.dtype)
 
+    def _sampled(self, sampler: Sampler, n: int, scope: Scope) -> Tensor:
+        z = sampler(n, scope) if takes_scope(sampler, 1) else sampler(n)  # type: ignore[call-arg]
+        wanted = (n, *self.plan.z_shape)
+        if tuple(z.shape) != wanted:
+            msg = (
+                f"the sampler draws codes of shape {tuple(z.shape)}, and the model's are {wanted}"
+            )
+            raise Incompatible(msg)
+        return z.to(self.device, self.dtype)
+
     def draw_codes(self, n: int, scope: Scope) -> Tensor:
         """``n`` codes from the prior, ``(n, *Z)``, from torch's global generator."""
         p_z = self._p_z(scope)
@@ -337,11 +365,11 @@ class Model(nn.Module):
         return part(rows, scope) if self._takes_scope[kind] else part(rows)
 
     def _p_z(self, scope: Scope) -> Distribution:
-        p_z: Distribution = self.prior(scope) if self._prior_takes_scope else self.prior()  # type: ignore[call-arg]
+        p_z: Distribution = self.prior(scope) if self._takes_scope["prior"] else self.prior()  # type: ignore[call-arg]
         return p_z
 
     def _infer_from(self, x: Tensor) -> Code:
-        return self.infer(Scope(x))
+        return self.infer(Scope(x, mask=mask_of(x, None, self.contract)))
 
     def _casting(self) -> AbstractContextManager[object]:
         if not self.autocast:
@@ -349,7 +377,8 @@ class Model(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode for a block; what was before comes back afterwards."""
         training = self.training
         if training:
             self.eval()
@@ -360,38 +389,45 @@ class Model(nn.Module):
                 self.train()
 
     def scope(
-        self, x: Array | None = None, condition: Array | None = None, mask: Array | None = None
+        self,
+        x: Array | None = None,
+        condition: Condition | None = None,
+        mask: Array | None = None,
+        *,
+        rows: int | None = None,
     ) -> Scope:
-        """The scope of some data, on the model's device and in its type, with their shapes checked."""
-        wanted = self.contract.condition_dim
-        if wanted and condition is None:
-            msg = f"the model is conditional and needs condition of shape (B, {wanted})"
-            raise DataError(msg)
-        shape, floats = self.contract.shape, self.dtype
-        held = torch.long if self.contract.support == "token" else floats
-        stored = None if x is None else inputs.as_rows(x, shape, "x")
-        given = None if condition is None else inputs.as_rows(condition, (wanted,), "condition")
-        counts = (
-            None if mask is None else inputs.as_rows(mask, shape, "mask").to(self.device, floats)
-        )
-        inputs.check_lengths(x=stored, condition=given, mask=counts)
+        """The scope of some data, on the model's device and in its type, with their shapes checked.
+
+        Args:
+            x: ``(B, *X)``, or None while generating.
+            condition: ``(B, C)``, or the name or number of a class.
+            mask: ``(B, *X)``.
+            rows: ``B``, where there is no ``x`` to say it.
+        """
+        contract, floats = self.contract, self.dtype
+        tokens = contract.support == "token"
+        stored = None if x is None else inputs.as_rows(x, contract.shape, "x")
+        given = inputs.as_condition(condition, contract, rows if stored is None else len(stored))
+        counts = None if mask is None else inputs.as_rows(mask, contract.shape, "mask")
+        inputs.check_lengths(x=stored, mask=counts)
         if counts is not None:
             inputs.check_mask(counts)
         if stored is not None:
-            tokens = self.contract.support == "token"
             inputs.check_values(stored, None if counts is None else counts.cpu(), tokens=tokens)
-        rows = None if stored is None else stored.to(self.device, held)
-        if rows is not None and counts is not None:
-            rows = visible(rows, counts)
+            stored = stored.to(self.device, torch.long if tokens else floats)
+            counts = mask_of(stored, counts, contract)
+        counts = None if counts is None else counts.to(self.device, floats)
+        if stored is not None and counts is not None:
+            stored = visible(stored, counts)
         return Scope(
-            rows,
+            stored,
             None if given is None else given.to(self.device, floats),
             counts,
             torch.zeros((), dtype=torch.long, device=self.device),
             infer=self._infer_from,
         )
 
-    def _given(self, x: Array, condition: Array | None, mask: Array | None = None) -> Scope:
+    def _given(self, x: Array, condition: Condition | None, mask: Array | None = None) -> Scope:
         return self.scope(inputs.as_tensor(x, "x"), condition, mask)
 
     def _one(self, x: Array) -> Tensor:

@@ -32,6 +32,7 @@ class Plan:
         has_density: Whether the posterior is a density.
         probed_on: ``meta``, or ``cpu`` where a part cannot run on meta tensors.
         provenance: For each part, its distribution, version and target.
+        lazy: Whether some part makes parameters when it first runs.
     """
 
     contexts: Mapping[str, Context]
@@ -40,3 +41,4 @@ class Plan:
     has_density: bool
     probed_on: str
     provenance: Mapping[str, Mapping[str, str]]
+    lazy: bool = False

@@ -9,7 +9,7 @@ import difflib
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -18,7 +18,9 @@ from sfumato.errors import PluginError, SfumatoError, UnknownPartError
 
 PROJECT = "sfumato"
 PARTS = ("encoder", "posterior", "prior", "decoder", "likelihood", "loss")
-KINDS = (*PARTS, "family", "data", "metric", "report")
+KINDS = (*PARTS, "family", "data", "metric", "sampler", "report", "command", "tracker")
+HOOKS = "hooks"
+LOCAL = "local"
 
 Target = Callable[..., Any]
 
@@ -33,13 +35,15 @@ class Entry:
         target: ``module:attribute``, or the object itself if it was registered by hand.
         distribution: The distribution that provides it; ``local`` if registered by hand.
         version: That distribution's version.
+        requires: What that distribution requires of sfumato, as its metadata say it.
     """
 
     kind: str
     name: str
     target: str | Target
-    distribution: str = "local"
+    distribution: str = LOCAL
     version: str = "0"
+    requires: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:
@@ -66,10 +70,12 @@ class Entry:
         """Import the target.
 
         Raises:
-            PluginError: The plugin fails to import, or has no such attribute.
+            PluginError: The plugin is made for another sfumato, fails to import, or has no such
+                attribute.
         """
         if not isinstance(self.target, str):
             return self.target
+        self._check_made_for_this()
         module, _, attributes = self.target.partition(":")
         try:
             found: Any = importlib.import_module(module)
@@ -81,12 +87,31 @@ class Entry:
                 f"{type(error).__name__}: {error}"
             )
             raise PluginError(msg, hint="ask its author, or reinstall it") from error
-        if not callable(found) and self.kind != "hooks":
+        if not callable(found) and self.kind != HOOKS:
             msg = (
                 f"{self.kind} {self.name!r} of {self.distribution}: {self.target} is not callable"
             )
             raise PluginError(msg)
         return found  # type: ignore[no-any-return]  # an Any that was just found callable
+
+    def _check_made_for_this(self) -> None:
+        """The version of the interfaces is sfumato's own, and a plugin says which it is made for."""
+        if not self.requires:
+            return
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        for text in self.requires:
+            try:
+                wanted = Requirement(text)
+            except InvalidRequirement:
+                continue  # pip's to tell
+            applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+            if applies and not wanted.specifier.contains(own_version(), prereleases=True):
+                msg = (
+                    f"{self.distribution} {self.version} is made for sfumato{wanted.specifier}, "
+                    f"and this is {own_version()}"
+                )
+                raise PluginError(msg, hint=f"install a version of {self.distribution} for it")
 
 
 class Registry:
@@ -99,18 +124,66 @@ class Registry:
 
     def __init__(self, allow: str | None = None) -> None:
         self._allow = allow if allow is not None else os.environ.get("SFUMATO_PLUGINS", "all")
+        self._denied: set[str] = set()
         self._installed: tuple[Entry, ...] | None = None
         self._local: dict[tuple[str, str], Entry] = {}
 
     def __iter__(self) -> Iterator[Entry]:
-        if self._installed is None:
-            self._installed = tuple(self._scan(lambda group: group in _GROUPS))
-        yield from self._installed
+        yield from self._of_installed()
         yield from self._local.values()
 
     def hooks(self) -> Iterator[Entry]:
         """Entry points of group ``sfumato.hooks``."""
-        return self._scan(lambda group: group == f"{PROJECT}.hooks")
+        return (entry for entry in self.installed() if entry.kind == HOOKS)
+
+    def installed(self) -> Iterator[Entry]:
+        """Every entry point of a group ``sfumato.…`` that is allowed, of groups that are no kind too."""
+        return (entry for entry in scanned() if self.allows(entry.distribution))
+
+    def deny(self, distribution: str) -> None:
+        """Leave out the parts of a distribution, whatever ``allow`` says; nothing of it is imported.
+
+        Raises:
+            UnknownPartError: No third-party plugin of that name is installed.
+        """
+        name = normalized(distribution)
+        others = sorted({e.distribution for e in scanned()} - {PROJECT})
+        if name not in others:
+            near = difflib.get_close_matches(name, others, 1)
+            guess = f'did you mean "{near[0]}"?  ' if near else ""
+            msg = f'no plugin is called "{distribution}"'
+            raise UnknownPartError(msg, hint=f"{guess}see: sfumato plugins")
+        self._denied.add(name)
+        self._installed = None
+
+    def allows(self, distribution: str) -> bool:
+        """Whether the parts of a distribution may be used."""
+        if distribution in (PROJECT, LOCAL):
+            return True
+        if distribution in self._denied:
+            return False
+        return self._allow == "all" or distribution in {
+            normalized(d.strip()) for d in self._allow.split(",")
+        }
+
+    def version_of(self, distribution: str) -> str | None:
+        """The version of a distribution whose parts are installed and allowed, else None."""
+        name = normalized(distribution)
+        return next((e.version for e in self if e.distribution == name), None)
+
+    def extended(self, parts: Mapping[tuple[str, str], Target]) -> Registry:
+        """A registry with further parts by ``(kind, name)``, as if they had been registered there."""
+        more = Registry(self._allow)
+        more._denied, more._installed = set(self._denied), tuple(self._of_installed())
+        more._local = dict(self._local)
+        for (kind, name), target in parts.items():
+            more.register(kind, name, target)
+        return more
+
+    def _of_installed(self) -> tuple[Entry, ...]:
+        if self._installed is None:
+            self._installed = tuple(e for e in self.installed() if e.kind in KINDS)
+        return self._installed
 
     def of_kind(self, kind: str) -> list[Entry]:
         """The parts of one kind, by name."""
@@ -142,11 +215,13 @@ class Registry:
         Raises:
             UnknownPartError: No such part, or several distributions provide the name.
         """
-        distribution, _, name = reference.rpartition(":")
-        wanted = _normalized(distribution)
+        distribution, colon, name = reference.rpartition(":")
+        wanted = normalized(distribution)
         of_kind = self.of_kind(kind)
         found = [
-            e for e in of_kind if e.name == name and wanted in ("", _normalized(e.distribution))
+            e
+            for e in of_kind
+            if e.name == name and (not colon or wanted == normalized(e.distribution))
         ]
         # A first-party name means the first-party part, whoever else claims it.
         found = [e for e in found if e.distribution == PROJECT] or found
@@ -169,23 +244,26 @@ class Registry:
             f'unknown {kind} "{reference}"', hint=f"{guess}  see: sfumato list {kind}"
         )
 
-    def _allowed(self, distribution: str) -> bool:
-        if distribution == PROJECT or self._allow == "all":
-            return True
-        return distribution in {_normalized(d.strip()) for d in self._allow.split(",")}
 
-    def _scan(self, wanted: Callable[[str], bool]) -> Iterator[Entry]:
-        # One pass over the distributions: entry_points(group=...) would read them all once a group.
-        seen: set[str] = set()
-        for distribution in metadata.distributions():
-            name = _normalized(distribution.metadata["Name"] or "")
-            if not name or name in seen or not self._allowed(name):
-                continue
-            seen.add(name)  # the first on the path is the one that imports
-            for point in _entry_points(distribution):
-                if wanted(point.group):
-                    kind = point.group.removeprefix(f"{PROJECT}.")
-                    yield Entry(kind, point.name, point.value, name, distribution.version or "0")
+def scanned() -> Iterator[Entry]:
+    """Every installed entry point of a group ``sfumato.…``, allowed or not. Imports none of them."""
+    # One pass over the distributions: entry_points(group=...) would read them all once a group.
+    seen: set[str] = set()
+    for distribution in metadata.distributions():
+        name = normalized(distribution.metadata["Name"] or "")
+        if not name or name in seen:
+            continue
+        seen.add(name)  # the first on the path is the one that imports
+        points = [p for p in _entry_points(distribution) if p.group.startswith(f"{PROJECT}.")]
+        requires = _of_us(distribution.requires or []) if points else ()
+        for point in points:
+            kind = point.group.removeprefix(f"{PROJECT}.")
+            yield Entry(kind, point.name, point.value, name, distribution.version or "0", requires)
+
+
+def _of_us(requirements: Sequence[str]) -> tuple[str, ...]:
+    """The requirements that are of sfumato; they are only parsed when a part is loaded."""
+    return tuple(r for r in requirements if re.match(rf"{PROJECT}(?![\w.-])", r, re.IGNORECASE))
 
 
 def _entry_points(distribution: metadata.Distribution) -> Sequence[metadata.EntryPoint]:
@@ -196,15 +274,13 @@ def _entry_points(distribution: metadata.Distribution) -> Sequence[metadata.Entr
         return ()
 
 
-_GROUPS = frozenset(f"{PROJECT}.{kind}" for kind in KINDS)
-
-
 def own_version() -> str:
     """The version of sfumato that is installed."""
     return metadata.version(PROJECT)
 
 
-def _normalized(distribution: str) -> str:
+def normalized(distribution: str) -> str:
+    """A distribution's name as package indexes compare it."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from sfumato.artifact import MAX_HEADER, WEIGHTS
+from sfumato.artifact import MAX_HEADER, WEIGHTS, refuse_missing
 from sfumato.artifact import save as save_model
 from sfumato.data import Splits
 from sfumato.errors import ArtifactError, SpecError
@@ -153,22 +153,45 @@ def read_run(path: str | os.PathLike[str]) -> tuple[Spec, Mapping[str, Any]]:
 
     Raises:
         ArtifactError: Not a run folder, or damaged.
+        MissingPluginError: A part or the data come from a plugin that is not installed here.
     """
+    about = read_about(path)
+    folder = run_folder(path)
+    try:
+        base = Path(about["data"]["base"])
+        spec = load_spec(folder / "spec.json")
+    except (SpecError, KeyError, TypeError) as error:
+        if isinstance(error, SpecError):
+            refuse_missing(error, about.get("provenance", {}))
+        msg = f"the run folder {folder} is damaged: {error}"
+        raise ArtifactError(msg) from error
+    return spec.model_copy(update={"base": base}), about
+
+
+def read_about(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """The ``run.json`` of a run folder. Needs none of the run's plugins.
+
+    Raises:
+        ArtifactError: Not a run folder, or damaged.
+    """
+    file = run_folder(path) / "run.json"
+    try:
+        about = loads(file.read_text(encoding="utf-8"), str(file), max_bytes=MAX_HEADER)[0]
+    except (SpecError, UnicodeDecodeError) as error:
+        msg = f"{file} is damaged: {error}"
+        raise ArtifactError(msg) from error
+    if not isinstance(about, dict):
+        msg = f"{file} is damaged: it holds no object"
+        raise ArtifactError(msg)
+    return about
+
+
+def run_folder(path: str | os.PathLike[str]) -> Path:
+    """The run folder that a path names: itself, or that of a model file in it."""
     folder = Path(path)
     if folder.is_file():  # a model file in a run folder, such as a checkpoint
         folder = next((f for f in folder.parents[:2] if (f / "run.json").is_file()), folder)
     if not (folder / "spec.json").is_file() or not (folder / "run.json").is_file():
         msg = f"{folder} is not a run folder: it lacks spec.json or run.json"
         raise ArtifactError(msg, hint="make one with: sfumato train SPEC --out RUN")
-    try:
-        about = loads(
-            (folder / "run.json").read_text(encoding="utf-8"),
-            str(folder / "run.json"),
-            max_bytes=MAX_HEADER,
-        )[0]
-        base = Path(about["data"]["base"])
-        spec = load_spec(folder / "spec.json")
-    except (SpecError, KeyError, TypeError, UnicodeDecodeError) as error:
-        msg = f"the run folder {folder} is damaged: {error}"
-        raise ArtifactError(msg) from error
-    return spec.model_copy(update={"base": base}), about
+    return folder

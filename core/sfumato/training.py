@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sfumato.errors import (
     SupportError,
 )
 from sfumato.files import check_new_folder
-from sfumato.hooks import Hooks
+from sfumato.hooks import Hooks, TrackerLike
 from sfumato.model import Model
 from sfumato.registry import Registry, registry
 from sfumato.resolve import bind, load_spec
@@ -42,6 +42,7 @@ def train(
     seed: int | None = None,
     *,
     force: bool = False,
+    trackers: Sequence[TrackerLike] = (),
     progress: Progress | None = None,
     parts: Registry = registry,
 ) -> Run:
@@ -58,6 +59,7 @@ def train(
         device: Instead of the spec's.
         seed: Instead of the spec's.
         force: Write into a folder that has content.
+        trackers: Names of trackers that follow the run, or objects with their options.
         progress: Called with each epoch's line of ``metrics.jsonl``.
         parts: Where parts are looked up.
 
@@ -94,7 +96,7 @@ def train(
     check_patience(resolved, splits)
     check_batches(model, splits)
     check_support(model, splits)
-    return Trainer(model, splits, RunFolder(folder), Hooks(parts), progress).run()
+    return Trainer(model, splits, RunFolder(folder), Hooks(parts, trackers), progress).run()
 
 
 def check_support(model: Model, splits: Splits) -> None:

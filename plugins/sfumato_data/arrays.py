@@ -13,7 +13,14 @@ from pydantic import Field
 
 from sfumato import DataError, Splits, key, permuted
 from sfumato_data.binarization import Binarize
-from sfumato_data.columns import Column, Columns, assembled, check_items, check_lengths
+from sfumato_data.columns import (
+    Column,
+    Columns,
+    Condition,
+    assembled,
+    check_items,
+    check_lengths,
+)
 from sfumato_data.files import opened
 from sfumato_data.npy_format import read_npy
 from sfumato_data.npz_format import Archive
@@ -47,6 +54,7 @@ def npy(
     scaling: Scaling = "none",
     binarize: Binarize = "none",
     channel_axis: ChannelAxis = "none",
+    condition: Condition = "none",
 ) -> Splits:
     """Reads arrays ``(n, *X)`` from ``.npy`` files, without unpickling.
 
@@ -70,6 +78,7 @@ def npy(
             centred.
         binarize: Make values in [0, 1] 0 or 1.
         channel_axis: ``"add"`` makes ``(1, *X)`` of ``X``, as convolutions want of images.
+        condition: Condition models on the class: ``"label"`` gives them a one-hot vector.
     """
     paths = {
         "train": (train, train_label),
@@ -88,7 +97,9 @@ def npy(
             raw[name] = {column: _file(p) for column, p in files.items() if p is not None}
     if set(raw) == {"train"}:
         raw = _divided(raw["train"], fractions, split_seed)
-    return assembled(raw, scaling=scaling, binarize=binarize, channel_axis=channel_axis)
+    return assembled(
+        raw, scaling=scaling, binarize=binarize, channel_axis=channel_axis, condition=condition
+    )
 
 
 def npz(
@@ -115,7 +126,8 @@ def npz(
         path: The archive.
         x: Key of the data ``(n, *X)``.
         label: Key of the class numbers ``(n,)``, from 0 on.
-        condition: Key of the conditions ``(n, C)``.
+        condition: Key of the conditions ``(n, C)``; or that of ``label``, whose classes become
+            one-hot vectors.
         mask: Key of the mask ``(n, *X)``: 1 where a value counts, 0 where it is missing. What
             stands at a missing value is not used and may be NaN.
         factors: Key of known causes of variation ``(n, factors)``.
@@ -126,7 +138,9 @@ def npz(
         binarize: Make values in [0, 1] 0 or 1.
         channel_axis: ``"add"`` makes ``(1, *X)`` of ``X``.
     """
-    offered = {"x": x, "label": label, "condition": condition, "mask": mask, "factors": factors}
+    by_class = condition is not None and condition == label
+    vectors = None if by_class else condition
+    offered = {"x": x, "label": label, "condition": vectors, "mask": mask, "factors": factors}
     keys = {column: name for column, name in offered.items() if name is not None}
     odd = [c for c, name in keys.items() if (_FIELD in name) != (_FIELD in x)]
     if odd:
@@ -139,7 +153,13 @@ def npz(
             if _FIELD in x
             else _divided(_read(archive, keys), fractions, split_seed)
         )
-    return assembled(raw, scaling=scaling, binarize=binarize, channel_axis=channel_axis)
+    return assembled(
+        raw,
+        scaling=scaling,
+        binarize=binarize,
+        channel_axis=channel_axis,
+        condition="label" if by_class else "none",
+    )
 
 
 def _file(path: Path) -> Column:

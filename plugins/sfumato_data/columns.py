@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sfumato import Contract, DataError, Split, Splits
+from sfumato import Contract, DataError, Split, Splits, conditioned_on_labels
 from sfumato_data.binarization import Binarize, binarized
 from sfumato_data.blocks import blocks
 from sfumato_data.npy_format import Array
@@ -42,6 +43,10 @@ class Column:
 
 
 Columns = Mapping[str, Column]
+Condition = Annotated[
+    Literal["none", "label"],
+    Field(description='Condition models on the class: "label" gives them a one-hot vector.'),
+]
 
 
 def check_lengths(columns: Columns) -> int:
@@ -64,6 +69,7 @@ def assembled(
     scaling: Scaling,
     binarize: Binarize,
     channel_axis: Literal["none", "add"],
+    condition: Condition = "none",
 ) -> Splits:
     """Check the columns of every split, and make splits and contract of them.
 
@@ -73,6 +79,7 @@ def assembled(
         scaling: How values are scaled.
         binarize: How values are made 0 or 1.
         channel_axis: Whether an axis of length 1 is put before those of the datum.
+        condition: Whether the class is the condition.
     """
     values = {}
     for name, columns in raw.items():
@@ -97,7 +104,8 @@ def assembled(
         condition_dim=widths.get("train", 0),
         classes=class_names(torch.cat(labels)) if labels else (),
     )
-    return binarized(Splits(contract=contract, **splits), binarize)
+    made = binarized(Splits(contract=contract, **splits), binarize)
+    return conditioned_on_labels(made) if condition == "label" else made
 
 
 def class_names(labels: Tensor) -> tuple[str, ...]:

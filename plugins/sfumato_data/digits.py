@@ -7,16 +7,16 @@ from importlib import resources
 
 import torch
 
-from sfumato import Contract, Split, Splits
+from sfumato import Contract, Split, Splits, conditioned_on_labels
 from sfumato_data.binarization import Binarize, binarized
-from sfumato_data.columns import class_names
+from sfumato_data.columns import Condition, class_names
 from sfumato_data.npz_format import Archive
 
 _TRAIN, _VALID = 1350, 1500
 _LEVELS = 16
 
 
-def digits(*, binarize: Binarize = "none") -> Splits:
+def digits(*, binarize: Binarize = "none", condition: Condition = "none") -> Splits:
     """Loads the optical digits of the UCI repository, ``(1, 8, 8)``, with their labels.
 
     In the order of the source, so that writers do not mix: 1,350 images to learn from, 150 to
@@ -31,6 +31,7 @@ def digits(*, binarize: Binarize = "none") -> Splits:
     Args:
         binarize: Make every value 0 or 1: ``"threshold"`` (1 above 8 of 16), ``"static"`` (drawn
             once, the same everywhere) or ``"dynamic"`` (drawn anew in every epoch).
+        condition: Condition models on the digit: ``"label"`` gives them a one-hot vector.
     """
     content = resources.files(__package__).joinpath("digits.npz").read_bytes()
     archive = Archive(io.BytesIO(content), "digits.npz")
@@ -46,4 +47,5 @@ def digits(*, binarize: Binarize = "none") -> Splits:
     splits = Splits(
         split(slice(_TRAIN)), contract, split(slice(_TRAIN, _VALID)), split(slice(_VALID, None))
     )
-    return binarized(splits, binarize)
+    made = binarized(splits, binarize)
+    return conditioned_on_labels(made) if condition == "label" else made

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sfumato import DataError, Splits
 from sfumato_data.binarization import Binarize
-from sfumato_data.columns import Column, Columns, assembled, check_lengths
+from sfumato_data.columns import Column, Columns, Condition, assembled, check_lengths
 from sfumato_data.idx_format import read_idx
 from sfumato_data.scaling import Scaling
 
@@ -31,6 +31,7 @@ def idx(
     valid: Annotated[int, Field(ge=0)] | None = None,
     scaling: Scaling = "unit",
     binarize: Binarize = "none",
+    condition: Condition = "none",
 ) -> Splits:
     """Reads grey images ``(1, height, width)`` and their labels from IDX files, plain or gzipped.
 
@@ -54,6 +55,7 @@ def idx(
         scaling: ``"unit"`` divides by 255; ``"standard"`` gives every pixel mean 0 and variance 1
             over the training items; ``"none"`` suits files of 0 and 1 only.
         binarize: Make every pixel 0 or 1.
+        condition: Condition models on the class: ``"label"`` gives them a one-hot vector.
     """
     named = {
         "images": images,
@@ -82,7 +84,9 @@ def idx(
         raw["valid"] = {name: _rows(c, slice(n - held, n)) for name, c in train.items()}
     if "test_images" in paths:
         raw["test"] = dict(_columns(paths, "test_images", "test_labels"))
-    return assembled(raw, scaling=scaling, binarize=binarize, channel_axis="add")
+    return assembled(
+        raw, scaling=scaling, binarize=binarize, channel_axis="add", condition=condition
+    )
 
 
 def _in_folder(folder: Path, name: str) -> Path:

@@ -30,7 +30,8 @@ def reconstruction() -> Metric:
 
     def measure(model: Model, split: Split, seed: int) -> dict[str, Figure]:
         terms = model.terms(split.x, seed=seed, condition=split.condition, mask=split.mask)
-        residual = model.reconstruct(split.x, condition=split.condition) - split.x.to(model.device)
+        rebuilt = model.reconstruct(split.x, condition=split.condition, mask=split.mask)
+        residual = rebuilt - split.x.to(model.device)
         squared = residual.square()
         if split.mask is not None:
             counts = split.mask.to(squared)

@@ -101,7 +101,7 @@ def test_a_mistake_has_its_exit_code(
         (["reconstruct", "RUN", "--input", "shape.npy", "-o", "x.png"], 1, "shape (3, 5)"),
         (["reconstruct", "RUN", "--input", "empty.npy", "-o", "x.png"], 1, "no items"),
         (["encode", "RUN", "--input", "empty.npy", "-o", "x.npy"], 1, "no items"),
-        (["interpolate", "RUN", "--input", "empty.npy", "-o", "x.npy"], 1, "0 items"),
+        (["interpolate", "RUN", "--input", "empty.npy", "-o", "x.npy"], 1, "no items"),
         (["reconstruct", "RUN", "--input", "texts.npy", "-o", "x.png"], 1, "array of numbers"),
         (["reconstruct", "RUN", "--input", "swapped.npy", "-o", "x.npy"], 0, "wrote"),
         (["reconstruct", "RUN", "--input", "short.npy", "-o", "x.npy"], 0, "wrote"),
@@ -219,7 +219,7 @@ def test_a_loss_that_explodes_exits_with_4_and_missing_plugins_with_3(
     assert "wild 1.0, which is not installed or not allowed here" in gone.err
     described = command("describe", last)
     assert described.code == 0
-    assert "wild:exploding(at=1)  [wild 1.0]" in described.out
+    assert "wild:exploding(at=1)  [wild 1.0  wild:Exploding]" in described.out
 
 
 class Broken(nn.Module):

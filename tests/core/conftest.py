@@ -68,14 +68,18 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     modules: list[str] = []
 
     def make(
-        name: str, points: Mapping[str, str], source: str = "", version: str = "1.0"
+        name: str,
+        points: Mapping[str, str],
+        source: str = "",
+        version: str = "1.0",
+        requires: tuple[str, ...] = (),
     ) -> Registry:
         module = name.replace("-", "_")
         info = site / f"{module}-{version}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        )
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        wanted = "".join(f"Requires-Dist: {text}\n" for text in requires)
+        (info / "METADATA").write_text(about + wanted)
         groups = "".join(f"[sfumato.{group}]\n{lines}\n" for group, lines in points.items())
         (info / "entry_points.txt").write_text(groups)
         (site / f"{module}.py").write_text(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import sys
 from collections.abc import Callable
@@ -29,13 +30,14 @@ from sfumato import (
     Split,
     Splits,
     as_splits,
+    build,
     load,
     read_header,
     train,
 )
 from sfumato.artifact import _digest, save
 from sfumato.registry import Registry
-from sfumato.run import read_run
+from sfumato.run import read_about, read_run
 
 Tiny = Callable[..., dict[str, Any]]
 X = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -305,6 +307,69 @@ def test_a_missing_plugin_is_named_with_its_version(
     assert header.provenance["encoder"]["version"] == "2.1"
     assert header.spec["model"]["encoder"]["type"] == "acme-encoders:tall"
     assert "acme_encoders" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "fits"),
+    [("1.2", "1.9", True), ("1.2", "2.0", False), ("2.0", "1.2", False), ("0.3", "1.0", False)],
+)
+def test_another_major_version_is_refused_unless_forced(
+    install: Callable[..., Registry],
+    tiny: Tiny,
+    tmp_path: Path,
+    then: str,
+    now: str,
+    *,
+    fits: bool,
+) -> None:
+    """The name may mean another network by now; whoever knows better may say so."""
+    points = {"encoder": "tall = acme_encoders:E"}
+    run = train(
+        tiny(encoder="tall"),
+        X,
+        tmp_path / "run",
+        parts=install("acme-encoders", points, ENCODER, then),
+    )
+    for info in (tmp_path / "site-packages").glob("*.dist-info"):
+        shutil.rmtree(info)
+    seen = install("acme-encoders", points, ENCODER, now)
+    if fits:
+        assert same(run.model, load(tmp_path / "run", "cpu", parts=seen))
+        return
+    with pytest.raises(MissingPluginError, match=rf"acme-encoders {then}, and here is {now}"):
+        load(tmp_path / "run", "cpu", parts=seen)
+    assert same(run.model, load(tmp_path / "run", "cpu", force=True, parts=seen))
+
+
+def test_a_run_folder_without_its_plugin_says_which(
+    install: Callable[..., Registry], tiny: Tiny, tmp_path: Path
+) -> None:
+    """Its spec is not damaged: what it needs is not here. Its ``run.json`` is read all the same."""
+    seen = install("acme-encoders", {"encoder": "tall = acme_encoders:E"}, ENCODER, "2.1")
+    train(tiny(encoder="tall"), X, tmp_path / "run", parts=seen)
+    (tmp_path / "site-packages" / "acme_encoders-2.1.dist-info" / "METADATA").unlink()
+    with pytest.raises(MissingPluginError, match=r"acme-encoders 2\.1"):
+        read_run(tmp_path / "run")
+    about = read_about(tmp_path / "run")
+    assert about["provenance"]["encoder"]["distribution"] == "acme-encoders"
+
+
+def test_a_part_registered_by_hand_is_to_be_registered_again(
+    tiny: Tiny, tmp_path: Path, parts: Registry
+) -> None:
+    """No distribution can be named for it; its target can."""
+    parts.register("encoder", "around", Around)
+    train(tiny(encoder={"type": "around", "inner": "mlp"}), X, tmp_path / "run", parts=parts)
+    with pytest.raises(MissingPluginError, match=r"registered by hand as .*:Around") as caught:
+        load(tmp_path / "run", "cpu", parts=Registry("none"))
+    assert "register it again" in (caught.value.hint or "")
+
+
+def test_the_data_are_part_of_the_provenance(trained: Path) -> None:
+    """Where a spec names them."""
+    spec = {"data": "digits", "model": {"family": "ae"}}
+    assert build(spec, device="cpu").plan.provenance["data"]["target"].endswith(":digits")
+    assert "data" not in read_header(trained).provenance
 
 
 class Around(nn.Module):

@@ -153,7 +153,8 @@ def misfit(
         ("encoder", TooEager, "context.z_shape is read before the posterior has fixed it"),
         ("encoder", lambda _: 5, "made int, not an nn.Module"),
         ("prior", lambda _: None, "made NoneType, not an nn.Module"),
-        ("loss", lambda: None, "TypeError"),
+        ("loss", lambda: None, "NoneType"),
+        ("loss", lambda _context, width: width, "width"),
     ],
 )
 def test_a_misfit_is_a_problem_of_the_part_that_does_not_fit(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from sfumato import PluginError, compare, train
+from sfumato import PluginError, SfumatoError, compare, train
 from sfumato.hooks import Hooks
 from sfumato.registry import Registry
 
@@ -116,3 +116,92 @@ def test_an_unmarked_function_is_no_hook(parts: Registry) -> None:
     hooks.add("plain", Plugin())
     hooks.call("epoch_ended", run=None, line={})
     assert not called
+
+
+TRACKER = """
+from sfumato import hookimpl
+
+calls = []
+
+class Csv:
+    def __init__(self, *, prefix: str = "a"):
+        self.prefix = prefix
+
+    @hookimpl
+    def run_started(self, spec):
+        calls.append((self.prefix, "started", spec["model"]["latent_dim"]))
+
+    @hookimpl
+    def epoch_ended(self, line):
+        calls.append((self.prefix, line["epoch"]))
+
+    @hookimpl
+    def run_finished(self, status):
+        calls.append((self.prefix, status))
+
+class Deaf:
+    pass
+
+class Missing:
+    def __init__(self):
+        import nonesuch
+
+class Misspelt:
+    @hookimpl
+    def epoch_endde(self):
+        pass
+
+class Faulty:
+    @hookimpl
+    def epoch_ended(self):
+        1 / 0
+"""
+TRACKERS = "\n".join(
+    f"{n.lower()} = tracking:{n}" for n in ("Csv", "Deaf", "Missing", "Misspelt", "Faulty")
+)
+
+
+def test_a_tracker_follows_the_runs_that_ask_for_it(
+    install: Install, tiny: Tiny, grey: Tensor
+) -> None:
+    """Made from its options, one object a mention; a run that asks for none has none."""
+    seen = install("tracking", {"tracker": TRACKERS}, TRACKER)
+    train(tiny(), grey, parts=seen)
+    assert "tracking" not in sys.modules
+    train(tiny(), grey, trackers=["csv", {"type": "csv", "prefix": "b"}], parts=seen)
+    calls = sys.modules["tracking"].calls
+    assert [c for c in calls if c[0] == "a"] == [
+        ("a", "started", 2), ("a", 1), ("a", 2), ("a", "finished"),
+    ]  # fmt: skip
+    assert [c[1:] for c in calls if c[0] == "b"] == [c[1:] for c in calls if c[0] == "a"]
+    calls.clear()
+    compare({"a": tiny()}, grey, [0, 1], trackers=["csv"], parts=seen)
+    assert [c[1] for c in calls].count("started") == 2
+
+
+@pytest.mark.parametrize(
+    ("tracker", "says"),
+    [
+        ("cvs", 'unknown tracker "cvs"'),
+        ({"type": "csv", "prefx": "b"}, 'unknown key "prefx" at /trackers/0/prefx'),
+        ("deaf", "listens to nothing"),
+        ("missing", "cannot start: ModuleNotFoundError"),
+        ("misspelt", "epoch_endde"),
+    ],
+)
+def test_a_tracker_that_cannot_follow_is_refused_before_anything_is_written(
+    install: Install, tiny: Tiny, grey: Tensor, tmp_path: Path, tracker: Any, says: str
+) -> None:
+    """Who asks for a tracker is told that it is not there, not at the end of the run."""
+    seen = install("tracking", {"tracker": TRACKERS}, TRACKER)
+    with pytest.raises(SfumatoError, match=says):
+        train(tiny(), grey, tmp_path / "run", trackers=[tracker], parts=seen)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_that_fails_later_warns(install: Install, tiny: Tiny, grey: Tensor) -> None:
+    """As hooks do: a run is worth more than its log."""
+    seen = install("tracking", {"tracker": TRACKERS}, TRACKER)
+    with pytest.warns(RuntimeWarning, match="tracker tracking:faulty .* failed: ZeroDivision"):
+        run = train(tiny(), grey, trackers=["faulty"], parts=seen)
+    assert len(run.metrics) == 2

@@ -107,6 +107,61 @@ def test_the_environment_says_what_is_allowed(
     assert bool([h for h in seen.hooks() if h.distribution == "acme"]) == ("acme" in names)
 
 
+@pytest.mark.parametrize(
+    ("requires", "fits"),
+    [
+        ((), True),
+        (("sfumato",), True),
+        (("torch>=99",), True),
+        (("sfumato>=0.1,<0.2",), True),
+        (("sfumato-extras<0.1",), True),
+        (("sfumato<0.1; extra == 'test'",), True),
+        (("not a requirement <<",), True),
+        (("sfumato>=0.2",), False),
+        (("torch", "Sfumato[report] (<0.1)"), False),
+        (("sfumato>=0.1", "sfumato<0.1"), False),
+    ],
+)
+def test_a_plugin_says_which_sfumato_it_is_made_for(
+    install: Install, tiny: Tiny, requires: tuple[str, ...], *, fits: bool
+) -> None:
+    """Its own requirement is the version of the interfaces; it is seen before anything is imported."""
+    source = ENCODER if fits else "raise SystemExit('imported')"
+    seen = install("acme", {"encoder": "tall = acme:E"}, source, requires=requires)
+    if fits:
+        assert load_spec(tiny(encoder="tall"), parts=seen)
+        return
+    with pytest.raises(SpecError, match=r"K302 acme 1\.0 is made for sfumato[<>].*this is 0"):
+        load_spec(tiny(encoder="tall"), parts=seen)
+
+
+def test_a_distribution_can_be_left_out(install: Install) -> None:
+    """Whatever else is allowed; a name that is no plugin's is refused, for a typo would let it in."""
+    install("acme", {"encoder": "tall = acme:E", "hooks": "h = acme"}, ENCODER)
+    seen = install("beta-co", {"encoder": "wide = beta_co:E"}, ENCODER)
+    assert {"acme", "beta-co"} <= {e.distribution for e in seen}
+    seen.deny("Acme")
+    assert {e.distribution for e in seen} & {"acme", "beta-co"} == {"beta-co"}
+    assert not list(seen.hooks())
+    assert "acme" not in {e.distribution for e in seen.extended({})}
+    for name, near in (("beta_cu", "beta-co"), ("sfumato", "sfumato plugins")):
+        with pytest.raises(UnknownPartError, match="no plugin is called") as caught:
+            seen.deny(name)
+        assert near in (caught.value.hint or "")
+
+
+def test_a_registry_is_extended_without_being_changed(install: Install) -> None:
+    """The new one has the parts of the old one, installed and local, and its own."""
+    seen = install("acme", {"encoder": "tall = acme:E"}, ENCODER)
+    seen.register("encoder", "mine", dict)
+    more = seen.extended({("likelihood", "other"): list})
+    assert more.get("likelihood", "other").load() is list
+    assert {"tall", "mine", "mlp"} <= {e.name for e in more.of_kind("encoder")}
+    assert "other" not in {e.name for e in seen.of_kind("likelihood")}
+    with pytest.raises(UnknownPartError, match="cannot be replaced"):
+        seen.extended({("likelihood", "gaussian"): list})
+
+
 def test_registering_by_hand_is_local_and_replaceable(parts: Registry) -> None:
     """A registered part is named ``local:``; the same name again replaces it; unknown kinds are refused."""
     parts.register("encoder", "mine", dict)
@@ -156,7 +211,7 @@ def test_every_first_party_part_loads_and_has_a_schema(parts: Registry) -> None:
     from sfumato.options import config_model, describe
 
     ours = list(parts)
-    assert {e.kind for e in ours} == set(KINDS)
+    assert {e.kind for e in ours} == set(KINDS) - {"sampler", "command", "tracker"}
     for entry in ours:
         assert config_model(entry)
         assert describe(entry), entry

@@ -10,15 +10,20 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import click
 
-from sfumato.errors import SfumatoError
+from sfumato.cli import trust
+from sfumato.errors import PluginError, SfumatoError
+from sfumato.registry import registry
 
 _COMMANDS = {
     "list": ("catalogue:list_parts", "List installed parts."),
     "describe": ("catalogue:describe", "Explain a part, a spec or a run."),
+    "plugins": ("plugins:plugins", "List plugins, their parts, and what is wrong with them."),
+    "doctor": ("doctor:doctor", "Report versions, devices and health, for a bug report."),
+    "new": ("new:new", "Write a plugin's project to start from."),
     "schema": ("catalogue:schema", "Print the JSON Schema of specs, installed plugins included."),
     "init": ("specs:init", "Write a spec to start from."),
     "validate": ("specs:validate", "Check specs without training."),
@@ -39,20 +44,42 @@ class _Lazy(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(_COMMANDS)
+        return [*_COMMANDS, *_of_plugins()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in _COMMANDS:
+        if cmd_name in _COMMANDS:
+            module, _, name = _COMMANDS[cmd_name][0].partition(":")
+            command = getattr(importlib.import_module(f"sfumato.cli.{module}"), name)
+        elif cmd_name in _of_plugins() or ":" in cmd_name:
+            entry = registry.get("command", cmd_name)
+            command = entry.load()
+            if not isinstance(command, click.Command):
+                msg = f"{entry.location} of {entry.distribution} is no click.Command"
+                raise PluginError(msg)
+        else:
             return None
-        module, _, name = _COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(f"sfumato.cli.{module}"), name)
-        return command
+        return cast("click.Command", command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        if others := _of_plugins():
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(list(others.items()))
+
+
+def _of_plugins() -> dict[str, str]:
+    """Commands of plugins by name, with where they come from. Ours cannot be taken over."""
+    found = registry.of_kind("command")
+    names = [entry.name for entry in found]
+    return {
+        e.name if names.count(e.name) == 1 and e.name not in _COMMANDS else e.reference: (
+            f"of {e.distribution} {e.version}"
+        )
+        for e in found
+    }
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
@@ -69,6 +96,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     help="Show the version.",
 )  # fmt: skip
 @click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
+@click.option("--no-plugin", metavar="DIST", expose_value=False,
+              help="Leave out a plugin; may be repeated.")  # fmt: skip
+@click.option("--plugin", metavar="FILE", expose_value=False,
+              help="Run a Python file that registers parts; may be repeated.")  # fmt: skip
 def cli() -> None:
     """Assemble, train, compare and ship autoencoder-family generative models.
 
@@ -83,8 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        # --debug may stand anywhere: who looks for a traceback repeats a command and appends it.
-        rest = [a for a in arguments if a != "--debug"]
+        # These may stand anywhere: who looks for a traceback repeats a command and appends --debug.
+        rest = trust.apply([a for a in arguments if a != "--debug"])
         code = cli.main(rest, prog_name="sfumato", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from sfumato.cli import options
-from sfumato.errors import UnknownPartError
+from sfumato.errors import ArtifactError, UnknownPartError
 from sfumato.files import write_atomically
 from sfumato.registry import KINDS, Entry, registry
 
@@ -65,27 +66,56 @@ def schema(output: Path | None) -> None:
 
 
 def _describe_model(path: Path, *, as_json: bool) -> None:
-    from sfumato.artifact import read_header
+    """A model file, by its header; a run that left none, by its ``run.json``. Imports no plugin."""
+    from sfumato.artifact import WEIGHTS, read_header
 
+    if path.is_dir() and not (path / WEIGHTS).is_file() and (path / "run.json").is_file():
+        _describe_unfinished(path, as_json=as_json)
+        return
     header = read_header(path)
     if as_json:
         options.print_json(header.model_dump(mode="json"))
         return
-    model = header.spec["model"]
     click.secho(f"{path}: a model of sfumato {header.sfumato}, torch {header.torch}", bold=True)
     contract = header.contract
     click.echo(
-        f"  data        {contract.support} values of shape {contract.shape}, scale {_brief(contract.scale)}"
+        f"  values      {contract.support}, of shape {contract.shape}, scale {_brief(contract.scale)}"
     )
-    click.echo(f"  latent_dim  {model['latent_dim']}")
-    for part, origin in header.provenance.items():
-        config = model
+    if contract.condition_dim:
+        classes = ", ".join(contract.classes) if contract.condition == "label" else ""
+        click.echo(_inert(f"  condition   {classes or f'{contract.condition_dim} numbers'}"))
+    click.echo(f"  latent_dim  {header.spec['model']['latent_dim']}")
+    _show_provenance(header.spec, header.provenance)
+    click.echo(f"  digest      {header.digest}")
+
+
+def _describe_unfinished(path: Path, *, as_json: bool) -> None:
+    from sfumato.run import read_about
+
+    about = read_about(path)
+    if as_json:
+        options.print_json(about)
+        return
+    click.secho(_inert(f"{path}: a run that is {about.get('status')}, without a model"), bold=True)
+    if "error" in about:
+        click.echo(_inert(f"  error       {about['error']}"))
+    try:
+        spec = json.loads((path / "spec.json").read_text(encoding="utf-8"))
+        _show_provenance(spec, about["provenance"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = f"the run folder {path} is damaged: {error}"
+        raise ArtifactError(msg) from error
+
+
+def _show_provenance(spec: dict[str, Any], provenance: Mapping[str, Mapping[str, str]]) -> None:
+    """Every part with its options, and where it comes from."""
+    for part, origin in provenance.items():
+        config = spec if part == "data" else spec["model"]
         for name in part.split("/"):  # "encoder/base" is a part inside a part
             config = config.get(name) or {}
         shown = ", ".join(f"{k}={json.dumps(v)}" for k, v in config.items() if k != "type")
-        source = f"{origin['distribution']} {origin['version']}"
+        source = f"{origin['distribution']} {origin['version']}  {origin['target']}"
         click.echo(_inert(f"  {part:<11} {config.get('type', '')}({shown})  [{source}]"))
-    click.echo(f"  digest      {header.digest}")
 
 
 def _describe_spec(path: Path, *, as_json: bool) -> None:

@@ -31,6 +31,9 @@ from sfumato.cli.tables import comparison_table
               help="Folder to write.")  # fmt: skip
 @options.sets()
 @options.device()
+@options.tracker()
+@click.option("--report", default="html", show_default=True,
+              help="Name of a report; see: sfumato list report.")  # fmt: skip
 @options.force("Write into a folder that has content.")
 @options.quiet()
 @options.as_json()
@@ -41,6 +44,8 @@ def compare(
     out: Path,
     overrides: tuple[str, ...],
     device: str | None,
+    trackers: tuple[str, ...],
+    report: str,
     *,
     force: bool,
     quiet: bool,
@@ -59,7 +64,15 @@ def compare(
     with showing(epochs, quiet=quiet, verbose=False) as progress:
         told = None if progress is None else (lambda n, s, line: progress.epoch(line, n, s))
         made = run_comparison(
-            specs, seeds=range(seeds), out=out, device=device, force=force, progress=told
+            specs,
+            None,
+            range(seeds),
+            out,
+            device=device,
+            force=force,
+            trackers=trackers,
+            report=report,
+            progress=told,
         )
     if as_json:
         options.print_json(made.to_json())
@@ -73,7 +86,8 @@ def compare(
         for run in variant.runs:
             for warning in run.warnings:
                 click.echo(f"warning: {variant.name} seed {run.seed}: {warning}", err=True)
-    click.echo(f"wrote {out / 'report.html'} and {out / 'comparison.json'}")
+    written = out / "report.html" if report == "html" else f"the report {report}"
+    click.echo(f"wrote {written} and {out / 'comparison.json'}")
 
 
 def _is_file(model: str) -> bool:

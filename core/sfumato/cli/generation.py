@@ -12,9 +12,13 @@ from sfumato.cli import options
 from sfumato.cli.options import Decorator
 
 _PICTURES = 10_000
+_GRID, _EACH, _ROWS = 64, 10, 1024
 _INPUT: Decorator = click.option(
     "--input", "source", type=click.Path(path_type=Path), help="A .npy array (n, *X) in the model's space."
 )  # fmt: skip
+_CONDITION: Decorator = click.option(
+    "--condition", default=None, help="Instead of the items' own: a class, or numbers with commas."
+)
 _SPLIT: Decorator = click.option(
     "--split", default="test", show_default=True, help="train, valid or test."
 )
@@ -28,33 +32,62 @@ def _output(text: str) -> Decorator:
 
 @click.command()
 @options.run()
-@click.option(
-    "-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="How many."
-)
+@click.option("-n", "count", type=click.IntRange(min=1), default=None,
+              help="How many, of each condition; 64, or 10 of each.")  # fmt: skip
 @click.option("--mode", type=click.Choice(["mean", "draw"]), default="mean", show_default=True,
               help="The mean of p(x|z), or a draw from it.")  # fmt: skip
+@click.option("--condition", "conditions", multiple=True, metavar="CLASS|NUMBERS",
+              help="A class, numbers with commas, or all classes: all. Repeated: one row each.")  # fmt: skip
+@click.option("--sampler", default=None,
+              help="Codes from a sampler, fitted to the run's training items.")  # fmt: skip
 @options.seed(0, "Seed of the codes.")
 @options.device()
+@options.any_version()
 @_output("A .png grid, or a .npy array.")
 def sample(
     run: Path,
-    count: int,
+    count: int | None,
     mode: Literal["mean", "draw"],
+    conditions: tuple[str, ...],
+    sampler: str | None,
     seed: int,
     device: str | None,
+    *,
+    force: bool,
     output: Path,
 ) -> None:
     """Generate data from the prior of RUN: a run folder or a model file."""
+    import torch
+
     from sfumato.artifact import load
-    from sfumato.cli.runs import check_output, write_items
+    from sfumato.cli.runs import check_output, condition_of, open_run, write_items
+    from sfumato.samplers import fit_sampler
 
     check_output(output, ".png", ".npy")
-    if output.suffix == ".png" and count > _PICTURES:
-        msg = f"-n {count}: a picture holds at most {_PICTURES:,} items; write .npy instead"
+    fitted = None
+    if sampler is None:
+        model = load(run, device or "auto", force=force)
+    else:
+        model, splits = open_run(run, (), device, force=force)
+        fitted = fit_sampler(model, splits.seen("train", model.dtype), sampler, seed=seed)
+    contract = model.contract
+    if "all" in conditions and contract.condition == "label" and "all" not in contract.classes:
+        conditions = contract.classes
+    rows = len(conditions)
+    each = count or (_EACH if rows > 1 else _GRID)
+    total = each * max(rows, 1)
+    if output.suffix == ".png" and total > _PICTURES:
+        msg = f"{total:,} items: a picture holds at most {_PICTURES:,}; write .npy instead"
         raise click.UsageError(msg)
-    model = load(run, device or "auto")
-    made = model.sample(count, seed=seed, mode=mode)
-    write_items(output, made, model, columns=math.ceil(math.sqrt(count)))
+    wanted = [condition_of(text, contract).expand(each, -1) for text in conditions]
+    made = model.sample(
+        total,
+        seed=seed,
+        mode=mode,
+        condition=torch.cat(wanted) if wanted else None,
+        sampler=fitted,
+    )
+    write_items(output, made, model, columns=each if rows > 1 else math.ceil(math.sqrt(each)))
 
 
 @click.command()
@@ -69,10 +102,20 @@ def sample(
 )
 @_SPLIT
 @_INPUT
+@_CONDITION
 @options.device()
+@options.any_version()
 @_output("A .png grid, originals above reconstructions; or a .npy array of reconstructions.")
 def reconstruct(
-    run: Path, count: int, split: str, source: Path | None, device: str | None, output: Path
+    run: Path,
+    count: int,
+    split: str,
+    source: Path | None,
+    condition: str | None,
+    device: str | None,
+    *,
+    force: bool,
+    output: Path,
 ) -> None:
     """Encode and decode the first items of a split, or of an array."""
     import torch
@@ -80,11 +123,11 @@ def reconstruct(
     from sfumato.cli.runs import check_output, items, write_items
 
     check_output(output, ".png", ".npy")
-    model, x = items(run, source, split, count, device)
-    made = model.reconstruct(x)
+    model, chosen = items(run, source, split, count, device, condition=condition, force=force)
+    made = model.reconstruct(chosen.x, condition=chosen.condition, mask=chosen.mask)
     if output.suffix == ".png":
-        made = torch.cat([x.to(made), made])
-    write_items(output, made, model, columns=len(x))
+        made = torch.cat([chosen.x.to(made), made])
+    write_items(output, made, model, columns=len(chosen))
 
 
 @click.command()
@@ -98,7 +141,9 @@ def reconstruct(
               help="A straight line, or along the great circle.")  # fmt: skip
 @_SPLIT
 @_INPUT
+@_CONDITION
 @options.device()
+@options.any_version()
 @_output("A .png row, or a .npy array.")
 def interpolate(
     run: Path,
@@ -107,7 +152,10 @@ def interpolate(
     path: Literal["linear", "slerp"],
     split: str,
     source: Path | None,
+    condition: str | None,
     device: str | None,
+    *,
+    force: bool,
     output: Path,
 ) -> None:
     """Walk between the codes of two items of a split, or of an array."""
@@ -115,11 +163,13 @@ def interpolate(
     from sfumato.errors import DataError
 
     check_output(output, ".png", ".npy")
-    model, x = items(run, source, split, None, device)
-    if max(pair) >= len(x):
-        msg = f"--items {pair[0]} {pair[1]}: there are {len(x)} items, counted from 0"
+    model, chosen = items(run, source, split, None, device, condition=condition, force=force)
+    if max(pair) >= len(chosen):
+        msg = f"--items {pair[0]} {pair[1]}: there are {len(chosen)} items, counted from 0"
         raise DataError(msg)
-    made = model.interpolate(x[pair[0]], x[pair[1]], steps=steps, path=path)
+    first, last = chosen.x[pair[0]], chosen.x[pair[1]]
+    given = None if chosen.condition is None else chosen.condition[pair[0]][None]
+    made = model.interpolate(first, last, steps=steps, path=path, condition=given)
     write_items(output, made, model, columns=steps)
 
 
@@ -127,17 +177,31 @@ def interpolate(
 @options.run()
 @_SPLIT
 @_INPUT
+@_CONDITION
 @options.device()
+@options.any_version()
 @_output("A .npy array (n, *Z): the mode of q(z|x) of every item.")
-def encode(run: Path, split: str, source: Path | None, device: str | None, output: Path) -> None:
+def encode(
+    run: Path,
+    split: str,
+    source: Path | None,
+    condition: str | None,
+    device: str | None,
+    *,
+    force: bool,
+    output: Path,
+) -> None:
     """Write the codes of a split, or of an array."""
     import torch
 
     from sfumato.cli.runs import check_output, items, write_array
 
     check_output(output, ".npy")
-    model, x = items(run, source, split, None, device)
+    model, chosen = items(run, source, split, None, device, condition=condition, force=force)
     with torch.no_grad():
-        codes = torch.cat([model.encode(rows).mode for rows in x.split(1024)])
+        runs = [chosen.take(slice(i, i + _ROWS)) for i in range(0, len(chosen), _ROWS)]
+        codes = torch.cat(
+            [model.encode(s.x, condition=s.condition, mask=s.mask).mode for s in runs]
+        )
     write_array(output, codes)
     click.echo(f"wrote {output}: {tuple(codes.shape)}", err=True)

@@ -49,6 +49,22 @@ def force(text: str) -> Decorator:
     return click.option("--force", is_flag=True, help=text)
 
 
+def any_version() -> Decorator:
+    """``--force`` of commands that load a model."""
+    return force("Load although a plugin is here in another major version than the model's.")
+
+
+def tracker() -> Decorator:
+    """``--tracker``, any number of times."""
+    return click.option(
+        "--tracker",
+        "trackers",
+        multiple=True,
+        metavar="NAME",
+        help="Follow the run with a tracker; see: sfumato list tracker.",
+    )
+
+
 def run() -> Decorator:
     """The argument RUN."""
     return click.argument("run", type=click.Path(path_type=Path))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
+import torch
 from torch import Tensor
 
 from sfumato.artifact import load
-from sfumato.data import Splits, from_numpy
+from sfumato.data import Contract, Split, Splits, class_condition, from_numpy
 from sfumato.datasets import load_splits
 from sfumato.errors import DataError
 from sfumato.files import write_atomically
@@ -22,9 +24,11 @@ from sfumato.run import read_run
 from sfumato.spec import Spec
 
 
-def open_run(run: Path, overrides: tuple[str, ...], device: str | None) -> tuple[Model, Splits]:
+def open_run(
+    run: Path, overrides: tuple[str, ...], device: str | None, *, force: bool
+) -> tuple[Model, Splits]:
     """The model of a run, and its data, which must keep to the contract that the model was trained on."""
-    model = load(run, device or "auto")
+    model = load(run, device or "auto", force=force)
     spec = read_run(run)[0]
     if overrides:
         spec = _from_here(spec, load_spec(spec, overrides))
@@ -48,14 +52,50 @@ def _from_here(before: Spec, after: Spec) -> Spec:
 
 
 def items(
-    run: Path, source: Path | None, split: str, count: int | None, device: str | None
-) -> tuple[Model, Tensor]:
-    """A model, and data for it: from a ``.npy`` file in the model's space, or of a split of its run."""
+    run: Path,
+    source: Path | None,
+    split: str,
+    count: int | None,
+    device: str | None,
+    *,
+    condition: str | None,
+    force: bool,
+) -> tuple[Model, Split]:
+    """A model, and items for it: of a ``.npy`` file in the model's space, or of a split of its run.
+
+    A condition that is given stands for that of every item.
+    """
     if source is not None:
-        model = load(run, device or "auto")
-        return model, _array(source)[:count]
-    model, splits = open_run(run, (), device)
-    return model, splits.seen(split, model.dtype).take(slice(0, count)).x
+        model = load(run, device or "auto", force=force)
+        chosen = Split(_array(source)[:count])
+    else:
+        model, splits = open_run(run, (), device, force=force)
+        chosen = splits.seen(split, model.dtype).take(slice(0, count))
+    if not len(chosen):
+        msg = f"{source} has no items"
+        raise DataError(msg)
+    if condition is not None:
+        rows = condition_of(condition, model.contract).expand(len(chosen), -1)
+        chosen = replace(chosen, condition=rows)
+    return model, chosen
+
+
+def condition_of(text: str, contract: Contract) -> Tensor:
+    """The condition ``(C,)`` that a text stands for: numbers with commas, or a class.
+
+    Raises:
+        DataError: It is neither, or the model takes none.
+    """
+    if contract.condition == "label" or not contract.condition_dim:
+        return class_condition(text, contract)
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != contract.condition_dim:
+        msg = f'"{text}" is not a condition of {contract.condition_dim} numbers'
+        raise DataError(msg, hint="write them with commas: --condition 0.5,1")
+    return torch.tensor(numbers)
 
 
 def write_items(output: Path, made: Tensor, model: Model, columns: int) -> None:

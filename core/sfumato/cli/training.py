@@ -18,6 +18,7 @@ from sfumato.cli.tables import figures_table
 @options.sets()
 @options.device()
 @options.seed(None, "Seed, instead of the spec's.")
+@options.tracker()
 @options.force("Write into a folder that has content.")
 @options.quiet()
 @options.as_json()
@@ -27,6 +28,7 @@ def train(
     overrides: tuple[str, ...],
     device: str | None,
     seed: int | None,
+    trackers: tuple[str, ...],
     *,
     force: bool,
     quiet: bool,
@@ -39,7 +41,9 @@ def train(
     resolved = load_spec(spec, overrides)
     with showing(resolved.training.epochs or 0, quiet=quiet, verbose=True) as progress:
         told = progress.epoch if progress else None
-        run = run_training(resolved, out=out, device=device, seed=seed, force=force, progress=told)
+        run = run_training(
+            resolved, None, out, device, seed, force=force, trackers=trackers, progress=told
+        )
     kept = run.metrics[run.kept_epoch - 1]
     if as_json:
         options.print_json(
@@ -77,6 +81,7 @@ def train(
 @options.sets()
 @options.device()
 @options.seed(0, "Seed of estimates that draw samples.")
+@options.any_version()
 @options.as_json()
 def evaluate(
     run: Path,
@@ -87,6 +92,7 @@ def evaluate(
     device: str | None,
     seed: int,
     *,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Measure the model of RUN on its data; --set data.path=… says where the data are now."""
@@ -102,7 +108,7 @@ def evaluate(
             msg = f"--option {choice} is not for one of the metrics {', '.join(chosen)}"
             raise click.UsageError(msg)
         chosen = overridden(chosen, choice)
-    model, splits = open_run(run, overrides, device)
+    model, splits = open_run(run, overrides, device, force=force)
     evaluation = measure(model, splits, split, list(chosen.values()), seed=seed)
     if as_json:
         about: dict[str, Any] = {"run": str(run), "spec_hash": model.spec.hash}
