@@ -28,6 +28,7 @@ COLOURS = (
 )  # fmt: skip
 FONT = ImageFont.load_default(15)
 SIDE = 6
+GAPS = 0.3
 TUTORIAL = Path(__file__).parent / "tutorials" / "from-ae-to-vae.md"
 BEGIN, END = "<!-- numbers -->", "<!-- end of numbers -->"
 
@@ -41,6 +42,8 @@ def main() -> None:
     flat = {n: trained(FAMILIES[n], latent_dim=2, epochs=300) for n in ("AE", "VAE")}
     codes(flat)
     plane(flat["VAE"])
+    classes()
+    missing()
     weights = {f"β = {b:g}": spec({"type": "beta_vae", "beta": b}) for b in BETAS}
     numbers(sfumato.compare({"AE": spec("ae"), **weights}, seeds=[0], device="cpu"))
 
@@ -125,6 +128,31 @@ def plane(model: sfumato.Model, side: int = 13) -> None:
     b, a = torch.meshgrid(steps.flip(0), steps, indexing="ij")
     made = model.decode(torch.stack([a, b], -1).view(-1, 2)).mean.detach()
     save("plane", grid(made, side, 4, 1))
+
+
+def classes(columns: int = 12) -> None:
+    """Samples of every class, one row each; the codes are those of the column."""
+    data = {"type": "digits", "condition": "label"}
+    model = sfumato.train({**spec("vae", 8, 60), "data": data}).model
+    rows = [model.sample(columns, seed=0, condition=digit) for digit in range(10)]
+    save("classes", grid(torch.cat(rows), columns, 4))
+
+
+def missing(count: int = 16) -> None:
+    """Test digits with holes, as a model that never saw one without fills them in, and complete."""
+    keyed, splits = torch.Generator().manual_seed(0), digits()
+
+    def holed(split: sfumato.Split) -> sfumato.Split:
+        mask = torch.rand(split.x.shape, generator=keyed) > GAPS
+        return sfumato.Split(split.x, mask=mask)
+
+    named = {name: holed(split) for name, split in splits.named()}
+    holes = sfumato.Splits(contract=splits.contract, **named)
+    model = sfumato.train({**spec("vae", 8, 60), "data": None}, holes).model
+    seen = holes.seen("test").take(slice(0, count))
+    rebuilt = model.reconstruct(seen.x, mask=seen.mask)
+    filled = torch.where(seen.mask, seen.x, rebuilt)
+    save("missing", grid(torch.cat([seen.x, filled, test_digits()[:count]]), count, 5))
 
 
 def numbers(comparison: sfumato.Comparison) -> None:

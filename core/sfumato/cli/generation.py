@@ -79,15 +79,14 @@ def sample(
     if output.suffix == ".png" and total > _PICTURES:
         msg = f"{total:,} items: a picture holds at most {_PICTURES:,}; write .npy instead"
         raise click.UsageError(msg)
-    wanted = [condition_of(text, contract).expand(each, -1) for text in conditions]
-    made = model.sample(
-        total,
-        seed=seed,
-        mode=mode,
-        condition=torch.cat(wanted) if wanted else None,
-        sampler=fitted,
-    )
-    write_items(output, made, model, columns=each if rows > 1 else math.ceil(math.sqrt(each)))
+    asked = [condition_of(text, contract).expand(each, -1) for text in conditions]
+    wanted: list[torch.Tensor | None] = [*asked] or [None]
+    # Every condition with the same codes: a column of the picture differs in its condition alone.
+    made = [
+        model.sample(each, seed=seed, mode=mode, condition=rows_of, sampler=fitted)
+        for rows_of in wanted
+    ]
+    write_items(output, torch.cat(made), model, columns=each if rows > 1 else math.ceil(math.sqrt(each)))
 
 
 @click.command()
