@@ -50,6 +50,8 @@ class Model(nn.Module):
         }
         self.register_buffer("_anchor", torch.zeros(()), persistent=False)
         self.autocast = False
+        # A module that its author put into evaluation mode, such as a pretrained one, stays in it.
+        self._resting = [m for m in self.modules() if not m.training]
 
     _anchor: Tensor
 
@@ -62,6 +64,13 @@ class Model(nn.Module):
     def dtype(self) -> torch.dtype:
         """Its floating type."""
         return self._anchor.dtype
+
+    def train(self, mode: bool = True) -> Model:  # noqa: FBT001, FBT002 - torch's own signature
+        """Training mode, but for modules that were made in evaluation mode."""
+        super().train(mode)
+        for module in self._resting:
+            module.training = False
+        return self
 
     # ---- what users ask ------------------------------------------------------------------------
 

@@ -444,3 +444,29 @@ def test_the_scale_of_the_likelihood_is_reported_when_it_binds(tiny: Tiny, tmp_p
     run = train(spec, constant, tmp_path / "run")
     assert any("sigma is at its minimum 0.1" in w for w in run.warnings)
     assert about(tmp_path / "run")["warnings"] == list(run.warnings)
+
+
+def test_a_module_that_was_put_into_evaluation_mode_stays_in_it(
+    parts: Registry, tiny: Tiny, grey: Tensor
+) -> None:
+    """A pretrained network keeps its statistics and drops nothing, while the rest of its part trains."""
+
+    class Pretrained(nn.Module):
+        def __init__(self, context: object) -> None:
+            del context
+            super().__init__()
+            body = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.9))
+            self.body = body.requires_grad_(requires_grad=False).eval()
+            self.norm = nn.BatchNorm1d(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.norm(self.body(x))
+            return out
+
+    parts.register("encoder", "pretrained", Pretrained)
+    spec = tiny(encoder="pretrained")
+    fresh = build(spec, (1, 4, 4), "cpu", parts=parts).encoder.state_dict()
+    after = train(spec, grey, parts=parts).model.encoder.state_dict()
+    moved = {name for name in fresh if not fresh[name].equal(after[name])}
+    assert moved
+    assert all(name.startswith("norm.") for name in moved), moved
