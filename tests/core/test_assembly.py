@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from sfumato import (
+    Context,
     DeviceError,
+    Encoder,
     Incompatible,
     LossOut,
     Pass,
@@ -363,3 +365,94 @@ def test_a_codes_own_terms_join_the_objective(parts: Registry, tiny: Tiny) -> No
     out = model(model.scope(torch.zeros(5, *SHAPE)))
     assert torch.equal(out.terms["commitment"], torch.full((5,), 3.0))
     assert torch.allclose(out.objective, out.terms["reconstruction"] + 3)
+
+
+class Around(Encoder):
+    """An encoder around another one, which it calls as the interface says."""
+
+    def __init__(self, context: Context, *, inner: Encoder) -> None:
+        del context
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, scope: Scope) -> Tensor:
+        """The inner encoder's features."""
+        return self.inner(x, scope)
+
+
+def test_a_nested_part_may_take_fewer_arguments_too(parts: Registry, tiny: Tiny) -> None:
+    """Its owner hands it the scope, and what does not want it does not get it."""
+    parts.register("encoder", "around", Around)
+    parts.register("encoder", "plain", lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
+    model = build(
+        tiny(encoder={"type": "around", "inner": "plain"}), (1, 4, 4), "cpu", parts=parts
+    )
+    assert model.encode(torch.zeros(2, 1, 4, 4)).mode.shape == (2, 2)
+    assert build(
+        tiny(encoder={"type": "around", "inner": "mlp"}), (1, 4, 4), "cpu", parts=parts
+    ).encode(torch.zeros(2, 1, 4, 4)).mode.shape == (2, 2)
+
+
+class Warm(nn.Module):
+    """Its second argument is its own."""
+
+    def __init__(self, *, width: int = 3) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, width)
+
+    def forward(self, x: Tensor, temperature: float = 2.0) -> Tensor:
+        """Features, which a scope in the place of the temperature would break."""
+        out: Tensor = self.linear(x.flatten(1)) * temperature
+        return out
+
+
+class Asking(nn.Module):
+    """Wants the scope if there is one."""
+
+    def __init__(self, context: Context | None = None) -> None:
+        super().__init__()
+        assert context is not None
+        self.linear = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor, scope: Scope | None = None) -> Tensor:
+        """Features."""
+        assert scope is not None
+        out: Tensor = self.linear(x.flatten(1))
+        return out
+
+
+@pytest.mark.parametrize("target", [Warm, Asking])
+def test_optional_arguments_are_filled_by_name_alone(
+    parts: Registry, tiny: Tiny, target: type[nn.Module]
+) -> None:
+    """``scope`` and ``context`` are ours to give; any other default is the part's own."""
+    parts.register("encoder", "odd", target)
+    model = build(tiny(encoder="odd"), (1, 4, 4), "cpu", parts=parts)
+    assert model.reconstruct(torch.zeros(2, 1, 4, 4)).isfinite().all()
+
+
+def test_state_that_no_file_can_hold_is_refused(parts: Registry, tiny: Tiny) -> None:
+    """Before anything is trained that could not be saved."""
+
+    class Odd(Warm):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"seen": 1}
+
+        def set_extra_state(self, state: Any) -> None:
+            del state
+
+    parts.register("encoder", "odd", Odd)
+    with pytest.raises(SpecError, match="'_extra_state' is dict, and a model file holds tensors"):
+        build(tiny(encoder="odd"), (1, 4, 4), "cpu", parts=parts)
+
+
+def test_what_makes_parameters_in_its_first_run_counts_towards_the_limit(
+    parts: Registry, tiny: Tiny
+) -> None:
+    """Their number is known after the probe, which allocates none of them."""
+    parts.register("encoder", "lazy", lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(50)))
+    plan = build(tiny(encoder="lazy"), (1, 4, 4), "cpu", parts=parts).plan
+    assert (plan.lazy, plan.probed_on) == (True, "meta")
+    assert plan.parameters > 16 * 50
+    with pytest.raises(SpecError, match="the limit is 700"):
+        build(tiny(encoder="lazy"), (1, 4, 4), "cpu", max_parameters=700, parts=parts)
