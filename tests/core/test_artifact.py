@@ -341,6 +341,17 @@ def test_another_major_version_is_refused_unless_forced(
     assert same(run.model, load(tmp_path / "run", "cpu", force=True, parts=seen))
 
 
+def test_another_version_of_the_data_is_no_hindrance(tmp_path: Path, content: bytes) -> None:
+    """A model works without them."""
+    origin = {"distribution": "sfumato", "version": "7.0", "target": "x:y"}
+    file = tmp_path / "m.safetensors"
+    file.write_bytes(forged(content, lambda said: said["provenance"].update(data=origin)))
+    assert load(file, "cpu")
+    file.write_bytes(forged(content, lambda said: said["provenance"].update(encoder=origin)))
+    with pytest.raises(MissingPluginError, match=r"the encoder is of sfumato 7\.0"):
+        load(file, "cpu")
+
+
 def test_a_run_folder_without_its_plugin_says_which(
     install: Callable[..., Registry], tiny: Tiny, tmp_path: Path
 ) -> None:

@@ -82,6 +82,18 @@ def test_a_seed_fixes_what_a_sampler_draws(fitted: Callable[..., tuple[Model, Sa
     assert not first.equal(model.sample(3, sampler=sampler, seed=2))
 
 
+def test_a_fit_leaves_the_model_as_it_was(
+    fitted: Callable[..., tuple[Model, Sampler]], parts: Registry, grey: Tensor
+) -> None:
+    """It runs in evaluation mode, and a model that was training trains on."""
+    model, _ = fitted()
+    model.train()
+    before = torch.random.get_rng_state()
+    fit_sampler(model, Split(grey), "moments", parts=parts)
+    assert model.training
+    assert before.equal(torch.random.get_rng_state())
+
+
 def test_a_sampler_that_is_none_or_does_not_fit_is_refused(
     fitted: Callable[..., tuple[Model, Sampler]], parts: Registry, grey: Tensor
 ) -> None:
