@@ -39,7 +39,10 @@ from sybil.parsers.rest import DocTestParser
 from sybil.sybil import SybilCollection
 
 torch.set_num_threads(1)
+# A project of its own, which is tested where it is installed; see tests/outsider.
+collect_ignore = ["docs/examples"]
 _EXIT = re.compile(r"\s+# exit code (\d+)$")
+_SITE = "site"
 
 
 def run_console(example: Example) -> str | None:
@@ -61,18 +64,23 @@ def run_command(command: str) -> tuple[int, str, str]:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         done = subprocess.run(  # noqa: S602 - commands of our own documents
             command, shell=True, capture_output=True, text=True, check=False,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, "PYTHONPATH": f".{os.pathsep}{_SITE}"},
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
     import shlex
 
     from sfumato.cli import main
+    from sfumato.registry import registry
 
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, "argv", shlex.split(command)),
+        # What --plugin and --no-plugin change would else outlast the command.
+        mock.patch.object(registry, "_local", dict(registry._local)),  # noqa: SLF001
+        mock.patch.object(registry, "_installed", None),
+        mock.patch.object(registry, "_denied", set()),
         warnings.catch_warnings(),
     ):
         try:
@@ -141,16 +149,30 @@ def enter(namespace: dict[str, Any]) -> None:
     stack = namespace["_stack"] = contextlib.ExitStack()
     folder = stack.enter_context(tempfile.TemporaryDirectory())
     stack.enter_context(contextlib.chdir(folder))
-    stack.enter_context(mock.patch.object(sys, "path", [folder, *sys.path]))
+    stack.enter_context(mock.patch.object(sys, "path", [folder, f"{folder}/{_SITE}", *sys.path]))
+    stack.callback(forget, folder, set(sys.modules))
     stack.enter_context(mock.patch.object(registry, "_local", {}))
     stack.enter_context(mock.patch.object(registry, "_installed", None))
-    namespace["install"] = install
+    namespace["install"], namespace["lay_out"] = install, lay_out
 
 
-def install(pyproject: str) -> None:
-    """What pip leaves of a plugin in the folder, which is on the path: its name and entry points."""
-    from sfumato.registry import registry
+def forget(folder: str, before: set[str]) -> None:
+    """Drop modules of a folder that is about to vanish: another document may have some of that name."""
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(folder):
+            del sys.modules[name]
 
+
+def install(project: str) -> None:
+    """Install a project, of which pip makes a package in a folder that is on the path."""
+    where = ["--target", _SITE, "--upgrade", "--no-deps", "--no-build-isolation", "--no-index"]
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, *where, f"./{project}"], check=True)  # noqa: S603 - of our own documents
+    look_anew()
+
+
+def lay_out(pyproject: str) -> None:
+    """What pip leaves of a module in the folder, which is on the path: its name and entry points."""
     project = tomllib.loads(Path(pyproject).read_text(encoding="utf-8"))["project"]
     info = Path(f"{project['name'].replace('-', '_')}-{project['version']}.dist-info")
     info.mkdir()
@@ -162,8 +184,15 @@ def install(pyproject: str) -> None:
         for line in (f"[{group}]", *(f"{name} = {target}" for name, target in names.items()))
     ]
     (info / "entry_points.txt").write_text("\n".join(points), encoding="utf-8")
+    look_anew()
+
+
+def look_anew() -> None:
+    """Find parts again, as a new process would."""
+    from sfumato.registry import registry
+
     importlib.invalidate_caches()
-    # A new process would look anew, and know nothing that was registered by hand.
+    # It would know nothing that was registered by hand.
     registry._installed = None  # noqa: SLF001
     registry._local.clear()  # noqa: SLF001
 
@@ -177,7 +206,7 @@ pytest_collect_file = SybilCollection(
     [
         Sybil(
             parsers=[files, blocks],
-            patterns=["README.md", "docs/**/*.md"],
+            patterns=["README.md", "docs/**/*.md", "docs/reference/kinds/*.md"],
             excludes=["docs/_build/**"],
             setup=enter,
             teardown=leave,

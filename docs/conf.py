@@ -10,12 +10,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import sfumato
+import sfumato.testing
 
 # Public names are documented where users import them from, not where they are written.
 for _name in sfumato.__all__:
     _object = getattr(sfumato, _name)
     if inspect.isclass(_object) or inspect.isfunction(_object):
         _object.__module__ = "sfumato"
+for _name in sfumato.testing.__all__:
+    _object = getattr(sfumato.testing, _name)
+    if inspect.isclass(_object) or inspect.isfunction(_object):
+        _object.__module__ = "sfumato.testing"
 
 project = "sfumato"
 author = "the sfumato authors"
@@ -53,12 +58,12 @@ _NAMES = (
     "Generator Independent ClassVar Literal Annotated Protocol PathLike BaseModel FieldInfo "
     "NoneType Ge Gt Le Lt device dtype optional int float str bool bytes tuple list dict set "
     "None object slice type Array Noise Parts Plan Registry Data Progress SpecLike Support "
-    "Scaling Json Part Target Schema ModelSpec TrainingSpec registry Shape symbols SHA-256"
+    "Scaling Json Part Target Schema ModelSpec TrainingSpec registry Shape symbols SHA-256 Entry Rule Bench"
 ).replace(" ", "|")
 nitpick_ignore_regex = [
     ("py:.*", rf"({_OTHERS})\..*"),
     ("py:.*", rf"(\w+\.)*({_NAMES})"),
-    ("py:class", r".* .*"),
+    ("py:class", r".* .*|dict\[str"),
     ("py:attr", "contract"),
     ("py:meth", r"forward|Registry\.register"),
 ]

@@ -35,7 +35,7 @@ from sfumato.interfaces import (
     takes_context,
     takes_scope,
 )
-from sfumato.model import Model
+from sfumato.model import Model, as_features
 from sfumato.options import Part, arguments, nested_options
 from sfumato.passes import Loss, LossOut
 from sfumato.plan import Parts, Plan
@@ -115,11 +115,15 @@ def assemble(
     seed: int | None = None,
     max_parameters: int = MAX_PARAMETERS,
     parts: Registry = registry,
+    plan: Plan | None = None,
 ) -> Model:
-    """Assemble a resolved spec for data that keep to a contract; see :func:`build`."""
+    """Assemble a resolved spec for data that keep to a contract; see :func:`build`.
+
+    A ``plan`` is that of a model of the same parts and contract, which then needs no second probe.
+    """
     target = choose_device(device)
     spec = bind(spec, contract, parts)
-    plan = probe(spec, contract, max_parameters=max_parameters, parts=parts)
+    plan = plan or probe(spec, contract, max_parameters=max_parameters, parts=parts)
     seed = spec.training.seed if seed is None else seed
     model = _Assembly(spec, contract, parts, seed).model(plan)
     return model.to(target, DTYPES[spec.training.precision]).eval()
@@ -219,7 +223,7 @@ class _Assembly:
         x = cast("Tensor", scope.x)
 
         encoder = cast("Encoder", self._measured("encoder", contexts))
-        features = self._at("encoder", lambda: _tensor(_run(encoder, x, scope), "features"))
+        features = self._at("encoder", lambda: _features(_run(encoder, x, scope)))
         self._context = self._context.learn(feature_shape=tuple(features.shape[1:]))
 
         posterior = cast("Posterior", self._measured("posterior", contexts))
@@ -381,6 +385,15 @@ def _tensor(value: object, what: str) -> Tensor:
         msg = f"its {what} for {_ROWS} rows are {shape}, not a tensor of {_ROWS} rows"
         raise Incompatible(msg)
     return value
+
+
+def _features(value: object) -> Tensor:
+    features = as_features(_tensor(value, "features"))
+    if not features.is_floating_point():
+        kind = str(features.dtype).removeprefix("torch.")
+        msg = f"its features are {kind}, through which no gradient passes"
+        raise Incompatible(msg, hint="return floating-point numbers")
+    return features
 
 
 def _code(value: object) -> Code:

@@ -154,3 +154,9 @@ class DeviceError(SfumatoError, RuntimeError):
 
     code = "K701"
     exit_code = 3
+
+
+class ConformanceError(SfumatoError, AssertionError):
+    """A part that breaks the interface of its kind, found by ``sfumato.testing``."""
+
+    code = "K801"

@@ -316,7 +316,7 @@ class Model(nn.Module):
         if not scope.infer:
             scope = replace(scope, infer=self._infer_from)
         with self._casting():
-            features = self._call("encoder", x, scope)
+            features = as_features(self._call("encoder", x, scope))
         if features.is_floating_point():
             features = features.to(self.dtype)
         code: Code = self._call("posterior", features, scope)
@@ -454,3 +454,8 @@ class Model(nn.Module):
             raise NoDensityError(
                 msg, hint='use family "vae", or compare reconstructions (Model.terms) instead'
             )
+
+
+def as_features(made: Tensor) -> Tensor:
+    """What an encoder returns, with an axis for posteriors to flatten where it is one number an item."""
+    return made.unsqueeze(1) if made.dim() == 1 else made

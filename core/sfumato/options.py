@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-import types
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -17,13 +16,17 @@ from pydantic import (
     Field,
     PydanticUserError,
     SerializeAsAny,
+    ValidationError,
     create_model,
 )
+from pydantic_core import to_jsonable_python
 
 from sfumato.errors import PluginError
 from sfumato.interfaces import Decoder, Encoder, Likelihood, Posterior, Prior
+from sfumato.option_types import UNIONS, described, leaves, option_type
 from sfumato.passes import Loss
 from sfumato.registry import PARTS, Entry
+from sfumato.strict_json import dumps
 
 INTERFACES: dict[type, str] = {
     Encoder: "encoder",
@@ -33,15 +36,13 @@ INTERFACES: dict[type, str] = {
     Likelihood: "likelihood",
     Loss: "loss",
 }
-_LEAVES = (int, float, str, bool, type(None))
+_CHECKS = ConfigDict(strict=True, allow_inf_nan=False, regex_engine="python-re")
 
 
 class Part(BaseModel):
     """A part and its options: ``{"type": name, **options}``. Each part has its own subclass."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", **_CHECKS)
 
     type: str
 
@@ -71,12 +72,11 @@ def config_model(entry: Entry) -> type[Part]:
     said = describe_options(entry)
     fields: dict[str, Any] = {"type": (Literal[entry.reference], entry.reference)}
     for name, (annotation, default) in signature(entry).items():
-        _check_option(entry, name, annotation)
-        kind = nested_kind(annotation)
-        # Not description=None, which would erase what the annotation says.
-        text: dict[str, Any] = {"description": said[name]} if name in said else {}
-        value = Field(... if default is _EMPTY else default, **text)
-        fields[name] = (NestedPart if kind else annotation, value)
+        checked = _checked(entry, name, annotation)
+        # The docstring is of this very part; an annotation may be an alias that many share.
+        text = described(annotation) | ({"description": said[name]} if name in said else {})
+        value = ... if default is _EMPTY else _sound_default(entry, name, checked, default)
+        fields[name] = (checked, Field(value, **text))
     try:
         return create_model(
             f"{entry.kind}_{entry.name}", __base__=Part, __doc__=describe(entry), **fields
@@ -97,13 +97,14 @@ def signature(entry: Entry) -> dict[str, tuple[Any, Any]]:
     target = entry.load()
     function: Any = target.__init__ if inspect.isclass(target) else target
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:  # what is written in C may have none
         raise _broken(entry, f"its signature cannot be read: {error}") from error
+    _refuse_positional(entry, [p for p in parameters if p.default is not _EMPTY])
     keywords = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     bare = [name for name, p in keywords.items() if p.annotation is _EMPTY]
     if bare:
-        raise _broken(entry, f"option {bare[0]!r} has no type annotation")
+        raise _broken(entry, f"option {bare[0]!r} has no type annotation", _TYPES)
 
     def carrier() -> None: ...
 
@@ -117,7 +118,12 @@ def signature(entry: Entry) -> dict[str, tuple[Any, Any]]:
 
 
 def nested_kind(annotation: Any) -> str | None:
-    """The kind of part that an option holds, if it holds one."""
+    """The kind of part that an option holds, if it holds one, or one or none."""
+    if typing.get_origin(annotation) is Annotated:
+        return nested_kind(typing.get_args(annotation)[0])
+    if _is_optional(annotation):
+        (annotation,) = set(typing.get_args(annotation)) - {type(None)}
+        return nested_kind(annotation)
     return INTERFACES.get(annotation) if isinstance(annotation, type) else None
 
 
@@ -129,7 +135,7 @@ def nested_options(entry: Entry) -> dict[str, str]:
 
 def path_options(entry: Entry) -> set[str]:
     """Options of a part that are paths."""
-    return {n for n, (annotation, _) in signature(entry).items() if Path in _leaves(annotation)}
+    return {n for n, (annotation, _) in signature(entry).items() if Path in leaves(annotation)}
 
 
 def arguments(config: Part) -> dict[str, Any]:
@@ -151,33 +157,57 @@ def describe_options(entry: Entry) -> dict[str, str]:
     return {name: re.sub(r"\s+", " ", said) for name, said in found}
 
 
-def _check_option(entry: Entry, name: str, annotation: Any) -> None:
-    allowed = (*_LEAVES, Path) if entry.kind not in PARTS else _LEAVES
+def _checked(entry: Entry, name: str, annotation: Any) -> Any:
+    """The type that checks an option."""
     if hasattr(Part, name) or name in Part.model_fields:
         raise _broken(entry, f"option {name!r} has a name that specs use themselves")
     if nested_kind(annotation):
-        return
-    for leaf in _leaves(annotation):
-        if leaf not in allowed:
-            shown = getattr(leaf, "__name__", leaf)
-            raise _broken(entry, f"option {name!r} has type {shown}, which a spec cannot hold")
+        return NestedPart | None if _may_be_none(annotation) else NestedPart
+    try:
+        return option_type(annotation, paths=entry.kind not in PARTS)
+    except ValueError as error:
+        raise _broken(entry, f"option {name!r} {error}", _TYPES) from error
 
 
-def _leaves(annotation: Any) -> list[Any]:
-    """The types that a nested annotation ends in."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        return _leaves(inner[0])
-    if origin is Literal:
-        return [type(value) for value in inner]
-    if origin in (Union, types.UnionType, list, tuple, dict):
-        return [leaf for a in inner if a is not ... for leaf in _leaves(a)]
-    return [annotation]
+def _sound_default(entry: Entry, name: str, checked: Any, default: Any) -> Any:
+    """A default as it is when it is read from a resolved spec."""
+    try:
+        text = dumps({"value": to_jsonable_python(default)})
+        holder = create_model("Default", __config__=_CHECKS, value=(checked, ...))
+        return dict(holder.model_validate_json(text))["value"]
+    except ValidationError as error:
+        said = error.errors(include_url=False)[0]["msg"].replace("Input should", "it should")
+    except ValueError as error:
+        said = str(error)
+    raise _broken(entry, f"the default {default!r} of option {name!r} is no valid value: {said}")
 
 
-def _broken(entry: Entry, what: str) -> PluginError:
+def _refuse_positional(entry: Entry, defaulted: list[inspect.Parameter]) -> None:
+    """An option that only a position could reach would never be offered to a spec."""
+    for parameter in defaulted:
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY and parameter.name != "context":
+            name, annotation = parameter.name, parameter.annotation
+            shown = f"{name}: {annotation} = " if isinstance(annotation, str) else None
+            keyword = f"{shown}{parameter.default!r}" if shown else str(parameter)
+            raise _broken(entry, f"option {name!r} is positional; write `*, {keyword}`")
+
+
+def _is_optional(annotation: Any) -> bool:
+    inner = typing.get_args(annotation)
+    return typing.get_origin(annotation) in UNIONS and len(inner) == 2 and type(None) in inner  # noqa: PLR2004 - it or none
+
+
+def _may_be_none(annotation: Any) -> bool:
+    if typing.get_origin(annotation) is Annotated:
+        return _may_be_none(typing.get_args(annotation)[0])
+    return _is_optional(annotation)
+
+
+_TYPES = (
+    "options are int, float, str, bool, None, Literal, parts, and lists, tuples or dicts of these"
+)
+
+
+def _broken(entry: Entry, what: str, hint: str | None = None) -> PluginError:
     message = f"{entry.kind} {entry.name!r} of {entry.distribution} {entry.version}: {what}"
-    return PluginError(
-        message,
-        hint="options are int, float, str, bool, None, Literal, and lists or dicts of these",
-    )
+    return PluginError(message, hint=hint)

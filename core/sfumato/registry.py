@@ -87,10 +87,9 @@ class Entry:
                 f"{type(error).__name__}: {error}"
             )
             raise PluginError(msg, hint="ask its author, or reinstall it") from error
-        if not callable(found) and self.kind != HOOKS:
-            msg = (
-                f"{self.kind} {self.name!r} of {self.distribution}: {self.target} is not callable"
-            )
+        if self.kind != HOOKS and (not callable(found) or _is_built(found)):
+            what = "is built already" if _is_built(found) else "is not callable"
+            msg = f"{self.kind} {self.name!r} of {self.distribution}: {self.target} {what}"
             raise PluginError(msg)
         return found  # type: ignore[no-any-return]  # an Any that was just found callable
 
@@ -201,8 +200,9 @@ class Registry:
         if not name or ":" in name:
             msg = f"{name!r} cannot be the name of a part: a colon ends a distribution's name"
             raise UnknownPartError(msg, hint="register it under another name")
-        if not callable(target):
-            msg = f"{kind} {name!r} is {type(target).__name__}, not something to call"
+        if not callable(target) or _is_built(target):
+            what = "built already" if _is_built(target) else "not something to call"
+            msg = f"{kind} {name!r} is {type(target).__name__}, {what}"
             raise PluginError(msg, hint="register a class, or a function that returns a module")
         if any(e.distribution == PROJECT and e.name == name for e in self.of_kind(kind)):
             msg = f"{kind} {name!r} is part of sfumato and cannot be replaced"
@@ -272,6 +272,11 @@ def _entry_points(distribution: metadata.Distribution) -> Sequence[metadata.Entr
         return distribution.entry_points
     except (OSError, UnicodeDecodeError, ValueError):
         return ()
+
+
+def _is_built(target: object) -> bool:
+    """Whether it is a module: callable, but its weights would be shared by all that it is used in."""
+    return hasattr(target, "state_dict") and not isinstance(target, type)
 
 
 def own_version() -> str:

@@ -15,12 +15,20 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from sfumato.data import Contract
-from sfumato.errors import Problem, SfumatoError, SpecError, UnknownPartError
-from sfumato.optimisation import OPTIMIZERS, SCHEDULES
+from sfumato.errors import PluginError, Problem, SfumatoError, SpecError, UnknownPartError
+from sfumato.option_types import integral
 from sfumato.options import Part, arguments, config_model, nested_options, spelled_out
 from sfumato.registry import PARTS, Entry, Registry, registry
-from sfumato.spec import FORMAT, ModelSpec, Spec, TrainingSpec
+from sfumato.spec import (
+    DEFAULT_OPTIMIZER,
+    DEFAULT_PARTS,
+    FORMAT,
+    ModelSpec,
+    Spec,
+    TrainingSpec,
+)
 from sfumato.strict_json import MAX_DEPTH, Place, dumps, loads, pointer
+from sfumato.training_parts import OPTIMIZERS, SCHEDULES
 
 TOP = ("$schema", "format", "data", "model", "training")
 Raw = dict[str, Any]
@@ -89,14 +97,60 @@ def resolve_part(kind: str, raw: Any, at: str, parts: Registry = registry) -> Pa
         SpecError: Everything that is wrong with it, under the pointer ``at``.
     """
     resolver = _Resolver(parts, _nowhere)
-    part = resolver.part(kind, raw, at)
+    part = resolver.part(kind, _as_json(raw, at), at)
     if part is None:
         raise SpecError(resolver.problems)
     return part
 
 
+def expanded(entry: Entry, config: Part) -> Raw:
+    """What a family names, as a spec would write it.
+
+    Raises:
+        PluginError: It fails.
+    """
+    try:
+        return dict(entry.load()(**arguments(config)))
+    except Exception as error:
+        message = f"{entry.location} of {entry.distribution} fails: {error}"
+        raise PluginError(message) from error
+
+
+def default_part(
+    entry: Entry, option: str, parts: Registry = registry, within: tuple[object, ...] = ()
+) -> Part:
+    """The part that an option of a part holds by default, with its own defaults.
+
+    Args:
+        entry: The part.
+        option: Its option.
+        parts: Where parts are looked up.
+        within: Options by whose defaults this one was reached.
+
+    Raises:
+        PluginError: It is no valid part here, or holds itself.
+    """
+    here = (entry, option)
+    resolver = _Resolver(parts, _nowhere, (*within, here))
+    made = None
+    if here in within:
+        resolver.problems.append(Problem("K302", "", "it holds itself, without end"))
+    else:
+        default = config_model(entry).model_fields[option].default.model_dump(mode="json")
+        made = resolver.part(nested_options(entry)[option], default, "")
+    if made is None:
+        msg = (
+            f"{entry.kind} {entry.name!r} of {entry.distribution} {entry.version}: "
+            f"the default of option {option!r} is no part: {resolver.problems[0].message}"
+        )
+        raise PluginError(msg, hint=f"give {option!r} a value, and tell the plugin's author")
+    return made
+
+
 def merge(base: Any, top: Any) -> Any:
     """A merge patch, but a new ``type`` replaces the part whole: no stale options of the old one."""
+    if isinstance(base, dict) and "type" in base:
+        top = spelled_out(top)  # a name alone stands for a part here
     if not isinstance(top, dict):
         return top
     base = spelled_out(base)
@@ -112,11 +166,7 @@ def _read(source: Any) -> tuple[Raw, Place, Path]:
     if isinstance(source, Spec):
         return source.to_json(), place, source.base
     if isinstance(source, Mapping):
-        try:
-            text = json.dumps(dict(source), allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise SpecError([Problem("K101", "", f"not JSON data: {error}")]) from None
-        value, base = loads(text)[0], Path()
+        value, base = _as_json(dict(source), ""), Path()
     elif isinstance(source, str | os.PathLike):
         path = Path(source)
         value, place = loads(_text(path), str(path))
@@ -127,6 +177,15 @@ def _read(source: Any) -> tuple[Raw, Place, Path]:
     if not isinstance(value, dict):
         raise SpecError([Problem("K202", "", "a spec is a JSON object", where=place(""))])
     return value, place, base
+
+
+def _as_json(value: Any, at: str) -> Any:
+    """Python data as they would be read from a file."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpecError([Problem("K101", at, f"not JSON data: {error}")]) from None
+    return loads(text)[0]
 
 
 def _nowhere(_: str) -> str | None:
@@ -166,12 +225,16 @@ def overridden(raw: Raw, override: str) -> Raw:
 class _Resolver:
     """One resolution; collects problems instead of stopping at the first."""
 
-    def __init__(self, parts: Registry, place: Place) -> None:
-        self._parts, self._place = parts, place
+    def __init__(self, parts: Registry, place: Place, within: tuple[object, ...] = ()) -> None:
+        self._parts, self._place, self._within = parts, place, within
         self.problems: list[Problem] = []
 
     def resolve(self, raw: Raw, base: Path) -> Spec:
         self._closed(raw, TOP, "")
+        if not isinstance(raw.get("$schema", ""), str):
+            self._add(
+                "K202", "/$schema", "$schema should be a text, where editors find the schema"
+            )
         version = raw.get("format", FORMAT)
         if version != FORMAT or isinstance(version, bool):
             self._add(
@@ -187,7 +250,7 @@ class _Resolver:
     def _model(self, raw: Raw) -> ModelSpec | None:
         self._closed(raw, ("family", *ModelSpec.model_fields), "/model")
         given = {k: v for k, v in raw.items() if k != "family"}
-        defaults: Raw = {"encoder": {"type": "mlp"}, "decoder": {"type": "mlp"}}
+        defaults: Raw = DEFAULT_PARTS
         family, known = raw.get("family"), True
         if family is not None:
             expanded = self._family(family)
@@ -210,18 +273,16 @@ class _Resolver:
         config = self.part("family", raw, "/model/family")
         if config is None:
             return None
-        entry = self._parts.get("family", config.type)
         try:
-            return dict(entry.load()(**arguments(config)))
-        except Exception as error:  # noqa: BLE001 - a family is a stranger's code
-            message = f"{entry.location} of {entry.distribution} fails: {error}"
-            self._add("K302", "/model/family", message)
+            return expanded(self._parts.get("family", config.type), config)
+        except PluginError as error:
+            self._add(error.code, "/model/family", error.message)
             return None
 
     def _training(self, raw: Raw) -> TrainingSpec | None:
         self._closed(raw, TrainingSpec.model_fields, "/training")
         made: Raw = {}
-        chosen = merge({"type": "adam"}, raw.get("optimizer", {}))
+        chosen = merge(DEFAULT_OPTIMIZER, raw.get("optimizer", {}))
         made["optimizer"] = self._local(OPTIMIZERS, chosen, "optimizer")
         if raw.get("schedule") is not None:
             made["schedule"] = self._local(SCHEDULES, raw["schedule"], "schedule")
@@ -254,14 +315,22 @@ class _Resolver:
         given = tuple(name for name in nested if raw.get(name) is not None)
         config = self._validated(model, {**raw, "type": entry.reference}, at, skip=given)
         for name, inner in nested.items():
-            value = raw.get(name, getattr(config, name, None))
-            if value is not None:
-                inner_raw = (
-                    value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-                )
-                part = self.part(inner, inner_raw, pointer(at, name))
-                config = config.model_copy(update={name: part}) if config else None
+            if name in given:
+                part = self.part(inner, raw[name], pointer(at, name))
+            elif name not in raw and isinstance(model.model_fields[name].default, BaseModel):
+                part = self._default_part(entry, name, at)
+            else:
+                continue
+            config = config.model_copy(update={name: part}) if config and part else None
         return config
+
+    def _default_part(self, entry: Entry, name: str, at: str) -> Part | None:
+        """A part that an option holds by default. What is wrong with it is not the user's mistake."""
+        try:
+            return default_part(entry, name, self._parts, self._within)
+        except PluginError as error:
+            self._add(error.code, at, error.message, error.hint)
+            return None
 
     def _entry(self, kind: str, name: str, table: Mapping[str, Entry] | None) -> Entry:
         if table is None:
@@ -288,7 +357,7 @@ class _Resolver:
     ) -> M | None:
         """Validate what is plain JSON, and add the parts; what is wrong with these is said already."""
         try:
-            return model.model_validate({**rest, **made})
+            return model.model_validate({k: integral(v) for k, v in rest.items()} | made)
         except ValidationError as error:
             self._explain(error, rest, at, list(model.model_fields), skip)
             return None

@@ -13,10 +13,18 @@ from sfumato.strict_json import dumps
 
 FORMAT: Literal[1] = 1
 DEFAULT_EPOCHS = 100
+DEFAULT_OPTIMIZER = {"type": "adam"}
+DEFAULT_PARTS = {"encoder": {"type": "mlp"}, "decoder": {"type": "mlp"}}
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        regex_engine="python-re",
+    )
 
 
 class ModelSpec(_Frozen):
@@ -67,7 +75,7 @@ class TrainingSpec(_Frozen):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     keep: Literal["best", "last"] = "best"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$(?!\n)")] = "auto"
     precision: Literal["float32", "float64", "bf16"] = "float32"
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
 

@@ -1,14 +1,15 @@
 """JSON without its ambiguities, and with positions.
 
 Refused: duplicate keys, NaN and Infinity, halves of surrogate pairs, nesting deeper than 32, texts
-over 1 MiB. Integral floats become integers, so that ``64`` and ``64.0`` mean one thing and hash to
-one thing.
+over 1 MiB, numbers beyond floats. Integral floats become integers, so that ``64`` and ``64.0``
+mean one thing and hash to one thing.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from json.decoder import scanstring  # type: ignore[attr-defined]  # missing from typeshed
 from typing import Any
@@ -67,6 +68,15 @@ def normalized(value: Any) -> Any:
 def pointer(parent: str, name: str | int) -> str:
     """The JSON pointer (RFC 6901) of a member."""
     return f"{parent}/{str(name).replace('~', '~0').replace('/', '~1')}"
+
+
+def _is_too_large(value: Any) -> bool:
+    """Whether a number is beyond floats: such an integer is no number to other readers of JSON."""
+    return type(value) in (int, float) and abs(value) > sys.float_info.max
+
+
+def _brief(number: str) -> str:
+    return number if len(number) <= 40 else f"{number[:20]}… ({len(number)} digits)"  # noqa: PLR2004 - a line's worth
 
 
 class _Reader:
@@ -135,8 +145,8 @@ class _Reader:
         except ValueError:  # more digits than Python converts
             message = "a number with too many digits"
             raise self._problem("K101", here, message, begin) from None
-        if value in (float("inf"), float("-inf")):
-            message = f"{match.group()} is too large for a number"
+        if _is_too_large(value):
+            message = f"{_brief(match.group())} is too large for a number"
             raise self._problem("K101", here, message, begin)
         return normalized(value)
 

@@ -8,9 +8,9 @@ from torch.optim import Optimizer
 
 from sfumato.errors import Problem, SpecError
 from sfumato.model import Model
-from sfumato.optimisation import OPTIMIZERS, SCHEDULES
 from sfumato.options import arguments
 from sfumato.passes import LossOut
+from sfumato.training_parts import OPTIMIZERS, SCHEDULES
 
 
 class Updates:

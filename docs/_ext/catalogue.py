@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -15,10 +16,11 @@ from sphinx.util.docutils import SphinxDirective
 
 from sfumato import errors
 from sfumato.cli import cli
-from sfumato.optimisation import OPTIMIZERS, SCHEDULES
 from sfumato.options import Part, config_model, describe, describe_options, nested_options
 from sfumato.registry import PROJECT, Entry, registry
 from sfumato.spec import ModelSpec, TrainingSpec
+from sfumato.testing import described
+from sfumato.training_parts import OPTIMIZERS, SCHEDULES
 
 _LOCAL = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 _COLUMNS = ("option", "values", "default", "meaning")
@@ -66,9 +68,25 @@ def _part(entry: Entry) -> str:
         for name, field in model.model_fields.items()
         if name != "type"
     ]
-    title = f"``{entry.name}``"
+    title = f"{entry.kind.capitalize()} ``{entry.name}``"  # the name alone is of several kinds
     text = f"{title}\n{'~' * len(title)}\n\n{describe(entry)}\n\n"
     return text + (_table(_COLUMNS, rows) if rows else "It has no options.\n")
+
+
+class Checks(_Written):
+    """``.. sfumato-checks:: encoder``: what the conformance kit checks of parts of a kind."""
+
+    required_arguments: ClassVar[int] = 1  # type: ignore[misc]
+
+    def text(self) -> str:
+        """A table."""
+        rows = [(title, _code(sentence)) for title, sentence in described(self.arguments[0])]
+        return _table(("check", "what it asks"), rows)
+
+
+def _code(sentence: str) -> str:
+    """Backquotes as reStructuredText has them, around code."""
+    return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", sentence)
 
 
 class Fields(_Written):
@@ -136,7 +154,7 @@ class Errors(_Written):
             kin = [b for b in cls.__mro__ if b.__module__ == "builtins"]
             summary = (cls.__doc__ or "").strip().splitlines()[0]
             rows.append(
-                (f"``{cls.code}``", f":class:`~sfumato.{cls.__name__}`",
+                (f"``{cls.code}``", f":class:`~{cls.__module__}.{cls.__name__}`",
                  f"``{kin[0].__name__}``", str(cls.exit_code), summary)
             )  # fmt: skip
         return _table(("code", "class", "also a", "exit code", "what happened"), rows)
@@ -144,7 +162,7 @@ class Errors(_Written):
 
 def _descendants(cls: type[errors.SfumatoError]) -> Iterable[type[errors.SfumatoError]]:
     for child in cls.__subclasses__():
-        if child.__module__ in ("sfumato", errors.__name__):
+        if child.__module__ in ("sfumato", "sfumato.testing", errors.__name__):
             yield child
             yield from _descendants(child)
 
@@ -190,6 +208,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("sfumato-parts", PartsOf)
+    app.add_directive("sfumato-checks", Checks)
     app.add_directive("sfumato-fields", Fields)
     app.add_directive("sfumato-commands", Commands)
     app.add_directive("sfumato-errors", Errors)

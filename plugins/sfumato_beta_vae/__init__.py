@@ -23,7 +23,10 @@ WarmUp = Annotated[int, Field(ge=0, description="Steps over which the weight ris
 Capacity = Annotated[
     float | None, Field(ge=0, description="Divergence to aim at after the schedule, in nats.")
 ]
-CapacitySteps = Annotated[int, Field(ge=1, description="Steps over which the capacity rises.")]
+CapacitySteps = Annotated[
+    int | None, Field(ge=1, description="Steps over which the capacity rises.")
+]
+DEFAULT_CAPACITY_STEPS = 10_000
 
 
 @final
@@ -57,7 +60,8 @@ class BetaElbo(Loss):
         beta: Weight :math:`\beta` of the divergence; 1 gives the ELBO.
         warm_up: Steps over which the weight rises linearly from 0; 0 starts at :math:`\beta`.
         capacity: Divergence :math:`C` to aim at, in nats; None penalises all of it.
-        capacity_steps: Steps over which the capacity rises linearly from 0.
+        capacity_steps: Steps over which the capacity rises linearly from 0; None: 10,000. Of no
+            use without a capacity, and refused.
 
     Shape:
         every term ``(B,)``, core averages.
@@ -73,12 +77,15 @@ class BetaElbo(Loss):
         beta: Weight = 4.0,
         warm_up: WarmUp = 0,
         capacity: Capacity = None,
-        capacity_steps: CapacitySteps = 10_000,
+        capacity_steps: CapacitySteps = None,
     ) -> None:
         super().__init__()
         if warm_up and capacity is not None:
             msg = "warm_up and capacity are both given, and both schedule the same weight"
             raise Incompatible(msg, hint='set "warm_up": 0 or "capacity": null')
+        if capacity_steps is not None and capacity is None:
+            msg = "capacity_steps is given without a capacity, so it would change nothing"
+            raise Incompatible(msg, hint='give a "capacity", or set "capacity_steps": null')
         # Buffers, not floats: a stacked sweep and a CUDA graph would freeze a Python number.
         # In full precision, for core casts them to the model's: a float32 0.1 is not 0.1 in float64.
         weight = torch.tensor(beta, dtype=torch.float64)
@@ -86,8 +93,9 @@ class BetaElbo(Loss):
         self.register_buffer("beta", weight, persistent=False)
         self.register_buffer("capacity", aim, persistent=False)
         self.has_capacity = capacity is not None
-        self.warm_up, self.capacity_steps = warm_up, capacity_steps
-        self.schedule_steps = capacity_steps if capacity is not None else warm_up
+        self.warm_up = warm_up
+        self.capacity_steps = capacity_steps or DEFAULT_CAPACITY_STEPS
+        self.schedule_steps = self.capacity_steps if self.has_capacity else warm_up
 
     def forward(self, pass_: Pass) -> LossOut:
         """The objective of one pass."""
@@ -107,7 +115,7 @@ def beta_vae(
     beta: Weight = 4.0,
     warm_up: WarmUp = 0,
     capacity: Capacity = None,
-    capacity_steps: CapacitySteps = 10_000,
+    capacity_steps: CapacitySteps = None,
 ) -> dict[str, Any]:
     """β-VAE: a variational autoencoder with loss ``beta_elbo``.
 
@@ -115,7 +123,7 @@ def beta_vae(
         beta: Weight of the divergence; 1 gives the ELBO.
         warm_up: Steps over which the weight rises linearly from 0.
         capacity: Divergence to aim at, in nats; None penalises all of it.
-        capacity_steps: Steps over which the capacity rises linearly from 0.
+        capacity_steps: Steps over which the capacity rises linearly from 0; None: 10,000.
     """
     loss = {
         "type": "beta_elbo",

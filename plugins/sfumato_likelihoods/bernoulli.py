@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor
 from torch.distributions import Bernoulli
 
-from sfumato import Context, Likelihood, Scope
+from sfumato import Context, Incompatible, Likelihood, Scope
 
 
 @final
@@ -28,8 +28,11 @@ class BernoulliLikelihood(Likelihood):
         ``(N, *X) -> `` batch ``(N, *X)``.
     """
 
-    def __init__(self, context: Context) -> None:  # noqa: ARG002 - every part is offered it
+    def __init__(self, context: Context) -> None:
         super().__init__()
+        if context.support == "token":
+            msg = "tokens are no coin tosses"
+            raise Incompatible(msg, hint="use a likelihood of symbols")
 
     def forward(self, parameters: Tensor, scope: Scope) -> Bernoulli:
         """Make the distribution of logits ``(N, *X)``."""

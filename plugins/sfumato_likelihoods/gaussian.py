@@ -12,10 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from sfumato import Context, Likelihood, Scope
+from sfumato import Context, Incompatible, Likelihood, Scope
 
 Positive = Annotated[float, Field(gt=0)]
 Scale = Literal["learned", "learned_per_dimension", "optimal"]
+DEFAULT_SIGMA_MIN = 1e-3
 _AT_MINIMUM = 1.05
 # Adam moves a parameter by about its learning rate a step, whatever the gradient. At 1e-3 a bare
 # log-scale would need thousands of steps to follow the residuals, and a model whose scale lags
@@ -49,7 +50,8 @@ class GaussianLikelihood(Likelihood):
 
     Args:
         sigma: The scale, or how it is found.
-        sigma_min: Least scale :math:`\sigma_{\min}`, in units of the data.
+        sigma_min: Least scale :math:`\sigma_{\min}` of one that is found, in units of the data;
+            None: 0.001. Of no use beside a fixed scale, and refused.
 
     Shape:
         ``(N, *X) -> `` batch ``(N, *X)``.
@@ -60,13 +62,17 @@ class GaussianLikelihood(Likelihood):
         context: Context,
         *,
         sigma: Positive | Scale = "learned",
-        sigma_min: Positive = 1e-3,
+        sigma_min: Positive | None = None,
     ) -> None:
         super().__init__()
         self.how = sigma if isinstance(sigma, str) else "fixed"
-        self.sigma_min = 0.0 if self.how == "fixed" else sigma_min
+        if self.how == "fixed" and sigma_min is not None:
+            msg = "sigma_min is given beside a fixed sigma, so it would change nothing"
+            raise Incompatible(msg, hint='set "sigma_min": null, or "sigma": "learned"')
+        least = DEFAULT_SIGMA_MIN if sigma_min is None else sigma_min
+        self.sigma_min = 0.0 if self.how == "fixed" else least
         # sigma = 1 until the residuals of the untrained model are known: see fit.
-        start = math.log(math.expm1(max(-math.log(sigma_min), 1e-3)))
+        start = math.log(math.expm1(max(-math.log(least), 1e-3)))
         if self.how in ("learned", "learned_per_dimension"):
             shape = () if self.how == "learned" else context.data_shape
             self.raw = nn.Parameter(torch.full(shape, start / _GAIN))

@@ -23,9 +23,12 @@ def test_list_shows_every_kind(command: Command) -> None:
     done = command("list")
     assert done.code == 0
     assert "sfumato_networks.mlp:MlpEncoder" in done.out
-    assert set(command("list", "--json").json()) == set(KINDS)
+    assert set(command("list", "--json").json()) == {*KINDS, "optimizer", "schedule"}
     one = command("list", "metric", "--json").json()
     assert {row["name"] for row in one["metric"]} == {"reconstruction", "elbo", "nll"}
+    names = {row["name"] for row in command("list", "optimizer", "--json").json()["optimizer"]}
+    assert names == {"adam", "adamw", "sgd"}
+    assert "cosine" in command("list", "schedule").out
 
 
 def test_describe_explains_parts_specs_and_runs(
@@ -37,6 +40,13 @@ def test_describe_explains_parts_specs_and_runs(
     assert both[1]["options"]["sigma"]["default"] == '"learned"'
     assert both[1]["options"]["sigma"]["description"] == "The scale, or how it is found."
     assert "sigma_min" in command("describe", "gaussian").out
+    loss = command("describe", "beta_elbo").out
+    assert "KL(q_φ(z | x) ‖ p(z))" in loss
+    assert ":math:" not in loss
+    assert "``" not in loss
+    optimizer = command("describe", "adam").out
+    assert optimizer.startswith("optimizer adam")
+    assert "lr = 0.001    Learning rate." in optimizer
     assert command("describe", spec(), "--json").json()["hash"] == load_spec(spec()).hash
     assert json.loads(command("describe", spec()).out) == load_spec(spec()).to_json()
     for what in (trained, trained / "model.safetensors"):

@@ -117,7 +117,7 @@ def test_a_sampler_is_fitted_to_the_training_items(
 
         def forward(self, n: int) -> torch.Tensor:
             """The count, as codes."""
-            return torch.full((n, 2), float(self.items) / 1350)
+            return self.get_buffer("items").div(1350).expand(n, 2)
 
     monkeypatch.setattr(registry, "_local", {})
     register("sampler", "count", Count)

@@ -11,9 +11,9 @@ from sfumato import Contract, LossOut, Split, Splits
 from sfumato.assembly import assemble
 from sfumato.batches import Batches
 from sfumato.hooks import Hooks
-from sfumato.optimisation import OPTIMIZERS
 from sfumato.run import RunFolder
 from sfumato.trainer import Trainer, _Mean
+from sfumato.training_parts import OPTIMIZERS
 
 CONTRACT = Contract(shape=(4,), support="unit")
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import torch
-from pydantic import Field
+from annotated_types import Predicate
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from torch import Tensor, nn
 
 from sfumato import Context, Encoder, PluginError, SpecError, build, load_spec
@@ -214,3 +215,261 @@ def test_mistakes_in_nested_parts_are_located(
     with pytest.raises(SpecError) as caught:
         load_spec(tiny(encoder={"type": "around", "inner": inner}), parts=parts)
     assert [p.path for p in caught.value.problems] == [path]
+
+
+class Wrapped(nn.Module):
+    """An encoder with a part by default."""
+
+    def __init__(
+        self,
+        *,
+        inner: Encoder = {"type": "mlp", "hidden": [4]},  # type: ignore[assignment]  # noqa: B006 - as specs write it
+        other: Encoder | None = None,
+    ) -> None:
+        super().__init__()
+        self.inner, self.other = inner, other
+
+    def forward(self, x: Tensor, scope: Any) -> Tensor:
+        """Features of the inner encoder."""
+        return self.inner(x, scope)
+
+
+def test_a_nested_part_may_have_a_default_or_be_none(parts: Registry, tiny: Tiny) -> None:
+    """The resolved spec writes it down with its own defaults, and null stays null."""
+    parts.register("encoder", "wrapped", Wrapped)
+    model = build(tiny(encoder="wrapped"), (1, 4, 4), "cpu", parts=parts)
+    encoder: Any = model.encoder
+    assert encoder.other is None
+    assert isinstance(encoder.inner, nn.Module)
+    dumped = model.spec.to_json()["model"]["encoder"]
+    assert dumped["other"] is None
+    assert dumped["inner"]["hidden"] == [4]
+    assert dumped["inner"]["activation"] == "relu"
+    assert load_spec(model.spec, parts=parts) == model.spec
+    both = tiny(encoder={"type": "wrapped", "other": "mlp", "inner": {"type": "conv"}})
+    dumped = load_spec(both, parts=parts).to_json()["model"]["encoder"]
+    assert (dumped["other"]["type"], dumped["inner"]["type"]) == ("mlp", "conv")
+
+
+@pytest.mark.parametrize(
+    ("default", "named"),
+    [
+        ("mpl", 'unknown encoder "mpl"'),
+        ({"type": "mlp", "hiden": [1]}, 'unknown key "hiden"'),
+        ({"type": "mlp", "hidden": [0]}, "greater than or equal to 1"),
+        ("odd", "without end"),
+    ],
+)
+def test_a_default_part_that_is_wrong_is_the_plugins_fault(
+    parts: Registry, tiny: Tiny, default: Any, named: str
+) -> None:
+    """Misspelt, with wrong options, or of itself: told at the part as its plugin's, and can be overridden."""
+
+    def odd(*, inner: Encoder = default) -> nn.Module:
+        return inner
+
+    parts.register("encoder", "odd", odd)
+    with pytest.raises(SpecError) as caught:
+        load_spec(tiny(encoder="odd"), parts=parts)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.path) == ("K302", "/model/encoder")
+    assert "encoder 'odd' of local 0: the default of option 'inner' is no part" in problem.message
+    assert named in problem.message
+    assert len(problem.message) < 300, "a part within itself is told once"
+    load_spec(tiny(encoder={"type": "odd", "inner": "mlp"}), parts=parts)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "reason"),
+    [
+        (int, "3", "it should be a valid integer"),
+        (int, True, "it should be a valid integer"),
+        (Annotated[int, Field(ge=2)], 1, "greater than or equal to 2"),
+        (Literal["a", "b"], "c", "it should be 'a' or 'b'"),
+        (float, float("nan"), "not JSON compliant"),
+        (list[int], [1, None], "it should be a valid integer"),
+        (int, None, "it should be a valid integer"),
+        (str, object(), "serialize"),
+    ],
+)
+def test_a_wrong_default_is_the_plugins_fault(
+    parts: Registry, tiny: Tiny, annotation: Any, default: Any, reason: str
+) -> None:
+    """A default that its own annotation refuses names plugin, option and reason, and not the user."""
+
+    def part(*, option: int = default) -> nn.Module:
+        raise NotImplementedError
+
+    part.__annotations__["option"] = annotation
+    message = refusal(part)
+    assert "encoder 'odd' of local 0: the default" in message
+    assert "of option 'option' is no valid value" in message
+    assert reason in message
+    parts.register("encoder", "odd", part)
+    with pytest.raises(SpecError) as caught:
+        load_spec(tiny(encoder={"type": "odd", "option": 5}), parts=parts)
+    assert [p.code for p in caught.value.problems] == ["K302"]
+
+
+def test_a_default_is_what_the_resolved_spec_reads_back() -> None:
+    """A list for a tuple or an integer for a float is that tuple or float, as it is after a reload."""
+
+    def part(*, sizes: tuple[int, ...] = [1, 2], rate: float = 1, steps: int = 2.0) -> None:  # type: ignore[assignment]  # the point
+        pass
+
+    made = config_model(entry_of(part)).model_validate({})
+    assert made.model_dump() == {"type": "local:odd", "sizes": (1, 2), "rate": 1.0, "steps": 2}
+    assert type(made.model_dump()["steps"]) is int
+
+
+def test_an_option_that_is_positional_is_refused() -> None:
+    """It would be no option at all; the message says what to write. A context may have a default."""
+
+    class Positional(nn.Module):
+        def __init__(self, context: Context, width: int = 64) -> None: ...
+
+    assert "option 'width' is positional; write `*, width: int = 64`" in refusal(Positional)
+
+    def bare(width=64):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        pass
+
+    assert "option 'width' is positional; write `*, width=64`" in refusal(bare)
+
+    def fine(context: Context | None = None, *, width: int = 64) -> None:
+        pass
+
+    assert list(signature(entry_of(fine))) == ["width"]
+
+
+def test_a_part_with_kwargs_is_closed_all_the_same(parts: Registry, tiny: Tiny) -> None:
+    """What a builder passes on by ``*args`` and ``**kwargs`` is no option: a misspelt one is found."""
+
+    class Passing(Flat):
+        def __init__(self, context: Context, *args: Any, width: int = 3, **kwargs: Any) -> None:
+            super().__init__(context, *args, **kwargs)
+            self.width = width
+
+    assert list(signature(entry_of(Passing))) == ["width"]
+    parts.register("encoder", "passing", Passing)
+    load_spec(tiny(encoder={"type": "passing", "width": 4}), parts=parts)
+    with pytest.raises(SpecError, match='unknown key "widht"'):
+        load_spec(tiny(encoder={"type": "passing", "widht": 4}), parts=parts)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        (dict[int, int], "keys that are neither str nor a Literal of texts"),
+        (dict[Literal["a", 1], int], "keys that are neither str"),
+        (Annotated[int, Field(min_length=1)], "min_length, which means nothing for int"),
+        (Annotated[str, Field(ge=1)], "ge, which means nothing for str"),
+        (Annotated[bool, Field(ge=1)], "ge, which means nothing for bool"),
+        (Annotated[str | None, Field(ge=1)], "ge, which means nothing for any type of its union"),
+        (Annotated[Literal[1, 2], Field(ge=1)], "ge, which means nothing for"),
+        (Annotated[tuple[int, int], Field(min_length=1)], "min_length, which means nothing for"),
+        (Annotated[float, Field(multiple_of=0.1)], "a meaning for whole numbers alone"),
+        (Annotated[float, Field(ge=float("nan"))], "no number"),
+        (Annotated[float, Field(ge=float("inf"))], "which nothing keeps"),
+        (Annotated[str, Field(pattern="(")], "does not compile"),
+        (Annotated[str, Field(pattern=r"\Aab\Z")], r"a pattern with \A"),
+        (Annotated[str, Field(pattern="(?i)a")], "a pattern with (?i"),
+        (Annotated[str, Field(pattern="(?P<x>a)")], "a pattern with (?P"),
+        (Annotated[str, Field(pattern="a++")], "a pattern with ++"),
+        (Annotated[str, Field(pattern="a"), Field(pattern="b")], "two patterns"),
+        (Annotated[str, StringConstraints(to_upper=True)], "which a schema cannot say"),
+        (Annotated[int, AfterValidator(abs)], "AfterValidator, which a schema cannot say"),
+        (Annotated[int, Predicate(bool)], "which a schema cannot say"),
+        (Annotated[int, Field(alias="x")], "a Field with alias"),
+        (Annotated[int, Field(json_schema_extra={"minimum": 3})], "Field with json_schema_extra"),
+        (Annotated[int, Field(default=3)], "a Field with default"),
+    ],
+)
+def test_what_a_schema_cannot_say_is_refused(annotation: Any, reason: str) -> None:
+    """A check that JSON Schema has no word for would let an editor accept what we refuse, or the reverse."""
+
+    def part(*, option: int) -> None:
+        pass
+
+    part.__annotations__["option"] = annotation
+    message = refusal(part)
+    assert "option 'option' has" in message or "option 'option' is checked" in message
+    assert reason in message
+
+
+def test_annotations_of_others_are_let_be() -> None:
+    """What some other library attaches to a type means nothing here."""
+
+    def part(*, option: Annotated[int, "a note", Field(ge=1)] = 1) -> None:
+        pass
+
+    assert config_model(entry_of(part)).model_validate({}).model_dump()["option"] == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "does_not"),
+    [
+        ("^a$", ["a"], ["a\n", "b"]),
+        (r"^[$]\$$", ["$$"], ["$", "$$\n"]),
+        (r"^[]$]$", ["]", "$"], ["a"]),
+        ("b", ["abc"], ["a"]),
+    ],
+)
+def test_patterns_are_searched_and_end_at_the_end(
+    pattern: str, fits: list[str], does_not: list[str]
+) -> None:
+    """As in ECMAScript: anywhere in the text, and ``$`` stands at its very end alone."""
+
+    def part(*, option: str) -> None:
+        pass
+
+    part.__annotations__["option"] = Annotated[str, Field(pattern=pattern)]
+    model = config_model(entry_of(part))
+    for text in fits:
+        assert model.model_validate({"option": text})
+    for text in does_not:
+        with pytest.raises(ValidationError):
+            model.model_validate({"option": text})
+
+
+def test_large_numbers_are_compared_as_they_are_written() -> None:
+    """2**53 + 1 is greater than 2**53 also where the option is a float, in which both are one."""
+
+    def part(*, option: Annotated[float, Field(gt=2**53)], count: int = 0) -> None:
+        pass
+
+    model = config_model(entry_of(part))
+    assert model.model_validate_json('{"option": 9007199254740993}')
+    assert (
+        model.model_validate_json('{"option": 1e300, "count": 1e16}').model_dump()["count"]
+        == 10**16
+    )
+    with pytest.raises(ValidationError, match="greater than 9007199254740992"):
+        model.model_validate_json('{"option": 9007199254740992}')
+
+
+Small = Annotated[int, Field(ge=-3, le=3, multiple_of=2)]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "fits", "does_not"),
+    [
+        (Annotated[Small, Field(ge=0, le=9, multiple_of=1)], [0, 2], [-2, 4, 1]),
+        (Annotated[Annotated[str, Field(min_length=2)], Field(min_length=1)], ["ab"], ["a"]),
+        (Annotated[list[Small], Field(max_length=1)], [[], [2]], [[4], [2, 2]]),
+    ],
+)
+def test_bounds_of_an_alias_hold_beside_further_ones(
+    annotation: Any, fits: list[Any], does_not: list[Any]
+) -> None:
+    """Of two bounds of one sort the narrower counts, wherever it stands."""
+
+    def part(*, option: int) -> None:
+        pass
+
+    part.__annotations__["option"] = annotation
+    model = config_model(entry_of(part))
+    for value in fits:
+        assert model.model_validate({"option": value})
+    for value in does_not:
+        with pytest.raises(ValidationError):
+            model.model_validate({"option": value})

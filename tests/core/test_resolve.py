@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from sfumato import Problem, Spec, SpecError, load_spec
 from sfumato.registry import Registry
-from sfumato.resolve import merge
+from sfumato.resolve import merge, resolve_part
 
 Tiny = Callable[..., dict[str, Any]]
 VAE = {"model": {"family": "vae"}}
@@ -319,6 +319,22 @@ def test_a_folder_is_no_spec(tmp_path: Path) -> None:
 def test_what_is_not_json_data_is_refused(source: Any) -> None:
     """Python values that JSON cannot hold are a problem of the spec."""
     assert only(source).code in ("K101", "K202")
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), 10**400])
+def test_options_of_a_part_outside_a_spec_are_json_too(value: Any) -> None:
+    """A metric's options from Python are read as if they stood in a file."""
+    with pytest.raises(SpecError) as caught:
+        resolve_part("metric", {"type": "nll", "samples": value}, "/metrics/0")
+    assert [p.code for p in caught.value.problems] == ["K101"]
+
+
+def test_a_name_alone_is_short_for_an_object_where_it_refines(tiny: Tiny) -> None:
+    """The name of the family's own part keeps what the family gave it, as the object with its type does."""
+    family = {"type": "beta_vae", "beta": 9}
+    for loss in ("beta_elbo", {"type": "beta_elbo"}, {}):
+        assert load_spec(tiny(family, loss=loss)).model.loss.model_dump()["beta"] == 9
+    assert load_spec(tiny(family, loss="elbo")).model.loss.type == "elbo"
 
 
 def test_a_mapping_deeper_than_python_can_follow_is_refused() -> None:

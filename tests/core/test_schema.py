@@ -1,18 +1,23 @@
-"""The JSON Schema of specs agrees with our own validation."""
+"""The JSON Schema of specs: what is in it, and how it tells mistakes."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from pydantic import Field
 
-from sfumato import SpecError, json_schema, load_spec
-from sfumato.registry import Registry
+from sfumato import Context, Encoder, SpecError, json_schema, load_spec
+from sfumato.registry import KINDS, PROJECT, Registry, registry
+from sfumato.resolve import resolve_part
+from sfumato.schema import Schema
 
 SCHEMA = json_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -38,6 +43,9 @@ def test_specs_and_resolved_specs_are_accepted(family: str) -> None:
     assert errors(short) == []
     assert errors(load_spec(short).to_json()) == []
     assert errors(load_spec({"model": {"family": family}}).to_json()) == []
+    by_steps = {**short, "training": {"epochs": None, "steps": 2}}
+    assert errors(by_steps) == []
+    assert errors(load_spec(by_steps).to_json()) == []
     bound = load_spec(short, ["model.likelihood=gaussian", "training.schedule=cosine"])
     assert errors(bound.to_json()) == []
 
@@ -57,73 +65,215 @@ def test_specs_and_resolved_specs_are_accepted(family: str) -> None:
             "'momentum' was unexpected",
         ),
         ({"training": {"epochs": 0}}, "0 is less than the minimum of 1"),
+        ({}, "'model' is a required property"),
+        ({"model": {}}, "'posterior' is a required property"),
+        ({"training": {"epochs": 1, "steps": 2}}, "2 is not of type 'null'"),
         ({"format": 2}, "1 was expected"),
         ({"data": {"type": "npy"}}, "'train' is a required property"),
     ],
 )
 def test_a_mistake_is_named(spec: dict[str, Any], says: str) -> None:
-    """The message names the offending key or value, not that nothing matched."""
+    """The message names the offending key or value, not that nothing matched; it is one to us, too."""
+    with pytest.raises(SpecError):
+        load_spec(spec)
     assert any(says in message for message in errors(spec)), errors(spec)
 
 
-ODD = st.none() | st.booleans() | st.integers(-2, 5) | st.floats(-2, 5) | st.sampled_from(
-    ["relu", "none", "layer", "learned", "optimal", "zzz", [], [3], [3, 0], [2.5], [4.0], ["a"], {}, 0.5]
-)  # fmt: skip
-OPTIONS = {
-    ("model", "encoder", "mlp"): ["hidden", "activation", "normalization", "zzz"],
-    ("model", "encoder", "conv"): ["channels", "activation", "normalization"],
-    ("model", "likelihood", "gaussian"): ["sigma", "sigma_min"],
-    ("model", "loss", "beta_elbo"): ["beta", "warm_up", "capacity", "capacity_steps"],
-    ("model", "family", "beta_vae"): ["beta", "warm_up", "capacity"],
-    ("training", "optimizer", "adam"): ["lr", "betas", "eps", "amsgrad"],
-    ("training", "schedule", "multi_step"): ["milestones", "gamma"],
-    ("training", None, None): ["epochs", "batch_size", "clip_norm", "keep", "precision", "seed"],
-    # A likelihood without a type is left out: the schema cannot know whether the family names one.
-    ("model", None, None): ["latent_dim", "encoder"],
-}
+def names(schema: Schema, kind: str) -> list[str]:
+    """The names of parts that an editor offers."""
+    offered: list[str] = schema["$defs"][f"names:{kind}"]["else"]["enum"]
+    return offered
 
 
-@st.composite
-def specs(draw: st.DrawFn) -> dict[str, Any]:
-    """A spec with a few options of one part set to something."""
-    (section, part, name), options = draw(st.sampled_from(list(OPTIONS.items())))
-    chosen = draw(st.dictionaries(st.sampled_from(options), ODD, max_size=2))
-    spec: dict[str, Any] = {"model": {"family": "vae"}, "training": {}}
-    if part is None:
-        spec[section] |= chosen
-    else:
-        spec[section] |= {part: {"type": name, **chosen}}
-    return spec
+def says(value: Any, definition: str, schema: Schema = SCHEMA) -> list[str]:
+    """What a validator says of one part."""
+    alone = {"$ref": f"#/$defs/{definition}", "$defs": schema["$defs"]}
+    return [e.message for e in jsonschema.Draft202012Validator(alone).iter_errors(value)]
 
 
-@settings(max_examples=300, deadline=None)
-@given(spec=specs())
-def test_the_schema_and_the_loader_agree(spec: dict[str, Any]) -> None:
-    """On single values of options they accept and refuse the same."""
-    try:
-        load_spec(spec)
-        ours = []
-    except SpecError as error:
-        ours = [str(p) for p in error.problems]
-    assert bool(errors(spec)) == bool(ours), (ours, errors(spec))
-
-
-def test_plugins_are_in_it_and_broken_ones_are_left_out(
-    install: Callable[..., Registry],
-) -> None:
-    """The enum is what is installed and works."""
-    source = "def tall(context, *, width: int = 3): pass\n"
-    points = "tall = acme_schema:tall\ngone = acme_schema:gone"
-    seen = install("acme-schema", {"encoder": points}, source)
+def test_plugins_are_in_it_and_broken_ones_are_named(install: Callable[..., Registry]) -> None:
+    """A third party's part is offered bare and qualified; what does not import is told in a comment."""
+    source = (
+        "def tall(context, *, width: int = 3): pass\n"
+        "def wrong(context, *, width: int = 'x'): pass\n"
+    )
+    points = "tall = acme_schema:tall\ngone = acme_schema:gone\nwrong = acme_schema:wrong"
+    seen = install("acme-schema", {"encoder": points, "tracker": "far = nowhere.at:all"}, source)
     schema = json_schema(seen)
-    names = schema["properties"]["model"]["properties"]["encoder"]["then"]["enum"]
-    assert set(names) == {"mlp", "conv", "acme-schema:tall"}
+    assert {"tall", "acme-schema:tall", "mlp", "conv"} <= set(names(schema, "encoder"))
+    assert not [name for name in names(schema, "encoder") if "gone" in name or "wrong" in name]
     assert schema["$defs"]["encoder.acme-schema:tall"]["properties"]["width"]["default"] == 3
+    comment = schema["$comment"]
+    assert comment.startswith("left out: encoder acme-schema:gone (acme-schema 1.0): ")
+    assert "fails to import: AttributeError" in comment
+    assert "encoder acme-schema:wrong (acme-schema 1.0)" in comment
+    assert "the default 'x' of option 'width'" in comment
+    assert "tracker acme-schema:far (acme-schema 1.0)" in comment
+    assert "$comment" not in json_schema(Registry("none"))
 
 
-def test_descriptions_of_options_reach_the_schema() -> None:
-    """From the docstring or the annotation, for editors to show."""
+SPELLINGS = [
+    "tall", "acme-co:tall", "Acme_Co:tall", "ACME.CO:tall", "acme--co:tall", "acmeco:tall", ":tall",
+    "beta:tall", "Beta:tall", "mlp", "sfumato:mlp", "Sfumato:mlp", "acme-co:mlp", "beta:mlp", "TALL",
+    "tall\n", "acme-co:tall\n", "acme-co:", "only", "beta:only", "acme-co:only", "a.b", "axb", "beta:a.b",
+    "local:mine", "mine", "LOCAL:mine", "other:mine", "",
+]  # fmt: skip
+
+
+def test_they_accept_the_same_names(install: Callable[..., Registry]) -> None:
+    """Bare, ambiguous, first-party, local; distributions in any case, with dashes, dots or underscores."""
+    source = "def part(context, *, width: int = 3): pass\n"
+    install("Acme_Co", {"encoder": "tall = Acme_Co:part\nmlp = Acme_Co:part"}, source)
+    points = "tall = beta:part\nonly = beta:part\na.b = beta:part"
+    seen = install("beta", {"encoder": points}, source)
+    seen.register("encoder", "mine", Mine)
+    schema = json_schema(seen)
+    offered = set(names(schema, "encoder"))
+    assert {"acme-co:tall", "acme-co:mlp", "only", "beta:only", "mine", "local:mine"} <= offered
+    assert not {"tall", "sfumato:mlp"} & offered
+    for spelled in SPELLINGS:
+        for value in (spelled, {"type": spelled}):
+            accepted = says(value, "encoder", schema) == []
+            try:
+                resolve_part("encoder", value, "", seen)
+            except SpecError:
+                assert not accepted, value
+            else:
+                assert accepted, value
+    # The name decides whose options count: first-party ones are protected.
+    assert says({"type": "mlp", "width": 3}, "encoder", schema)
+    assert says({"type": "Acme.co:mlp", "width": 3}, "encoder", schema) == []
+    assert says({"type": "Acme.co:mlp", "hidden": [3]}, "encoder", schema)
+
+
+class Mine:
+    """A part by hand."""
+
+    def __init__(self, *, width: int = 3) -> None: ...
+
+
+def test_every_kind_is_in_it_but_commands() -> None:
+    """Also what specs do not name is to be found, by kind and by part."""
+    kinds = {k for k in KINDS if k != "command"} | {"optimizer", "schedule"}
+    assert kinds <= set(SCHEMA["$defs"])
+    assert "command" not in SCHEMA["$defs"]
+    for kind in kinds - {"optimizer", "schedule"}:
+        for entry in registry.of_kind(kind):
+            if entry.distribution == PROJECT:
+                assert f"{kind}.{entry.name}" in SCHEMA["$defs"]
+    assert says({"type": "nll", "smaples": 9}, "metric.nll") == [
+        "Additional properties are not allowed ('smaples' was unexpected)"
+    ]
+    assert says("nll", "metric") == []
+    assert says({"type": "nlll"}, "metric")
+
+
+def outsider(  # noqa: D417 - the rest is described by annotations, or not at all
+    context: Context,
+    *,
+    inner: Annotated[Encoder, Field(description="What is wrapped.")] = "mlp",  # type: ignore[assignment]  # as specs write it
+    other: Encoder | None = None,
+    sizes: tuple[int, ...] = (1, 2),
+    pair: tuple[float, Literal["a", "b"]] = (1.0, "b"),
+    how: Annotated[str, Field(description="In the annotation.", examples=["x"])] = "x",
+    both: Annotated[int, Field(description="In the annotation.")] = 1,
+    mode: Literal["fast", "slow"] | None = "fast",
+) -> None:
+    r"""Makes a part, see :class:`torch.nn.Module`.
+
+    Args:
+        both: In the docstring, with :math:`\beta` and ``code``.
+    """
+
+
+def test_descriptions_and_defaults_reach_the_schema(parts: Registry) -> None:
+    """From the docstring, whose word on an option wins, or the annotation; defaults are JSON."""
+    parts.register("encoder", "outsider", outsider)
+    made = json_schema(parts)["$defs"]["encoder.local:outsider"]
+    assert made["description"] == "Makes a part, see torch.nn.Module."
+    options = made["properties"]
+    assert options["how"]["description"] == "In the annotation."
+    assert options["how"]["examples"] == ["x"]
+    assert options["both"]["description"] == "In the docstring, with β and code."
+    assert options["inner"]["description"] == "What is wrapped."
+    assert {name: option.get("default", "none") for name, option in options.items()} == {
+        "type": "none",
+        "inner": {"type": "mlp"},
+        "other": None,
+        "sizes": [1, 2],
+        "pair": [1.0, "b"],
+        "how": "x",
+        "both": 1,
+        "mode": "fast",
+    }
     properties = SCHEMA["$defs"]["optimizer.adam"]["properties"]
     assert properties["lr"]["description"] == "Learning rate."
     hidden = SCHEMA["$defs"]["encoder.mlp"]["properties"]["hidden"]
     assert hidden["description"].startswith("Widths of the layers")
+
+
+@pytest.mark.parametrize("depth", range(4))
+@pytest.mark.parametrize("family", [None, "vae", {"type": "beta_vae", "beta": 2}])
+def test_a_typo_in_a_part_inside_a_part_is_named(parts: Registry, depth: int, family: Any) -> None:
+    """At every level the error is one, points at the part, and its message holds the key."""
+    parts.register("encoder", "outsider", outsider)
+    inner: dict[str, Any] = {"type": "mlp", "hiden": [8]}
+    for level in range(depth):
+        inner = {"type": "outsider", "other" if level % 2 else "inner": inner}
+    model = {"family": family, "encoder": inner}
+    if family is None:
+        model |= {"posterior": "gaussian", "prior": "standard_normal", "loss": "elbo"}
+    validator = jsonschema.Draft202012Validator(json_schema(parts))
+    (error,) = validator.iter_errors({"model": model})
+    assert error.message == "Additional properties are not allowed ('hiden' was unexpected)"
+    steps = ["other" if level % 2 else "inner" for level in reversed(range(depth))]
+    assert list(error.absolute_path) == ["model", "encoder", *steps]
+    best = jsonschema.exceptions.best_match(validator.iter_errors({"model": model}))
+    assert best.message == error.message
+    with pytest.raises(SpecError, match='unknown key "hiden"'):
+        load_spec({"model": model}, parts=parts)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ({"family": "vae", "encoder": {"hiden": [1]}}, "'hiden' was unexpected"),
+        ({"family": "vae", "encoder": {"hidden": "1"}}, "'1' is not of type 'array'"),
+        ({"family": {"type": "beta_vae"}, "loss": {"beta": -1}}, "-1 is less than the minimum"),
+        ({"family": "vae", "loss": {"beta": 1}}, "'beta' was unexpected"),
+        ({"family": "vae", "likelihood": {"sigma": 1}}, "'type' is a required property"),
+        ({"family": {"type": "beta_vae", "beta": 1}, "loss": {"bta": 1}}, "'bta' was unexpected"),
+    ],
+)
+def test_a_part_that_refines_the_familys_is_checked(model: dict[str, Any], says: str) -> None:
+    """Without a type, against the part that the family names; beside a family with options, by its keys."""
+    assert any(says in message for message in errors({"model": model})), errors({"model": model})
+
+
+def test_it_is_the_same_in_every_process(tmp_path: Path) -> None:
+    """Byte for byte, whatever the seed of hashes; and it names no place of its own."""
+    written = []
+    for seed in ("1", "2"):
+        path = tmp_path / f"{seed}.json"
+        program = "from sfumato.cli import main; main()"
+        command = [sys.executable, "-c", program, "schema", "-o", str(path)]
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        written.append(path.read_bytes())
+    assert written[0] == written[1]
+    schema = json.loads(written[0])
+    assert "$id" not in schema
+    assert schema["$defs"]["encoder.mlp"] == SCHEMA["$defs"]["encoder.mlp"]
+
+
+def test_a_spec_may_name_its_schema() -> None:
+    """``$schema`` is a text, which changes nothing, and nothing else."""
+    spec = {"$schema": "sfumato.schema.json", "model": {"family": "vae"}}
+    assert errors(spec) == []
+    assert load_spec(spec) == load_spec({"model": {"family": "vae"}})
+    for odd in (5, None, ["sfumato.schema.json"]):
+        assert errors({**spec, "$schema": odd})
+        with pytest.raises(SpecError, match=r"should be a text.* at /\$schema"):
+            load_spec({**spec, "$schema": odd})

@@ -179,3 +179,11 @@ def test_canonical_json_is_a_fixed_point(value: Any) -> None:
     text = dumps(value)
     assert dumps(loads(text)[0]) == text
     assert dumps({"a": 1.0, "b": [2]}) == dumps({"b": [2.0], "a": 1}) == '{"a":1,"b":[2]}'
+
+
+def test_an_integer_beyond_floats_is_no_number() -> None:
+    """With or without an exponent: other readers take both for infinity; what floats hold is one."""
+    for text in ("1" + "0" * 309, "-1" + "0" * 309, "1e309"):
+        with pytest.raises(SpecError, match="too large for a number"):
+            loads(text)
+    assert loads("1" + "0" * 308)[0] == 10**308

@@ -455,7 +455,9 @@ def test_a_module_that_was_put_into_evaluation_mode_stays_in_it(
         def __init__(self, context: object) -> None:
             del context
             super().__init__()
-            body = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.9))
+            body = nn.Sequential(
+                nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.9)
+            )
             self.body = body.requires_grad_(requires_grad=False).eval()
             self.norm = nn.BatchNorm1d(8)
 

@@ -20,7 +20,7 @@ RUN = {
     "{code-block} json",
     "{code-block} toml",
 }
-NOT_RUN = {"text", "sh", "{toctree}"}
+NOT_RUN = {"text", "sh", "{toctree}", "{eval-rst}", "{literalinclude}"}
 FENCE = re.compile(r"^```+([^\n]*)\n(.*?)^```+$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 MOST_BYTES = 150_000

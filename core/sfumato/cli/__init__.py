@@ -24,6 +24,7 @@ _COMMANDS = {
     "plugins": ("plugins:plugins", "List plugins, their parts, and what is wrong with them."),
     "doctor": ("doctor:doctor", "Report versions, devices and health, for a bug report."),
     "new": ("new:new", "Write a plugin's project to start from."),
+    "check": ("check:check", "Try a plugin's parts against the interfaces of their kinds."),
     "schema": ("catalogue:schema", "Print the JSON Schema of specs, installed plugins included."),
     "init": ("specs:init", "Write a spec to start from."),
     "validate": ("specs:validate", "Check specs without training."),

@@ -12,16 +12,19 @@ import click
 from sfumato.cli import options
 from sfumato.errors import ArtifactError, UnknownPartError
 from sfumato.files import write_atomically
-from sfumato.registry import KINDS, Entry, registry
+from sfumato.registry import KINDS, Entry, normalized, registry
+from sfumato.training_parts import LOCAL
+
+_LISTED = (*KINDS, *LOCAL)
 
 
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice(KINDS))
+@click.argument("kind", required=False, type=click.Choice(_LISTED))
 @options.as_json()
 def list_parts(kind: str | None, *, as_json: bool) -> None:
     """List installed parts, of one KIND or of all. Imports none of them."""
-    kinds = [kind] if kind else KINDS
-    rows = {k: registry.of_kind(k) for k in kinds}
+    kinds = [kind] if kind else _LISTED
+    rows = {k: list(LOCAL[k].values()) if k in LOCAL else registry.of_kind(k) for k in kinds}
     if as_json:
         options.print_json(
             {k: [{"name": e.reference, **e.provenance} for e in v] for k, v in rows.items()}
@@ -62,7 +65,7 @@ def schema(output: Path | None) -> None:
     if output is None:
         options.print_json(made)
     else:
-        write_atomically(output, (json.dumps(made, indent=1) + "\n").encode())
+        write_atomically(output, (json.dumps(made, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _describe_model(path: Path, *, as_json: bool) -> None:
@@ -130,20 +133,21 @@ def _describe_spec(path: Path, *, as_json: bool) -> None:
 
 
 def _describe_parts(name: str, *, as_json: bool) -> None:
-    bare = name.rpartition(":")[2]
+    distribution, colon, bare = name.rpartition(":")
+    listed = [*registry, *(entry for table in LOCAL.values() for entry in table.values())]
     found = [
         e
-        for e in registry
-        if e.name == bare and name in (e.name, e.reference, f"{e.distribution}:{e.name}")
+        for e in listed
+        if e.name == bare and (not colon or normalized(distribution) == e.distribution)
     ]
     if not found:
         from difflib import get_close_matches
 
-        near = get_close_matches(name, {e.name for e in registry}, 1)
+        near = get_close_matches(name, {e.name for e in listed}, 1)
         hint = f'did you mean "{near[0]}"?  ' if near else ""
         msg = f'no part, spec or run is called "{name}"'
         raise UnknownPartError(msg, hint=f"{hint}see: sfumato list")
-    described = [_described(entry) for entry in sorted(found, key=lambda e: KINDS.index(e.kind))]
+    described = [_described(entry) for entry in sorted(found, key=lambda e: _LISTED.index(e.kind))]
     if as_json:
         options.print_json({"parts": described})
         return
@@ -158,22 +162,25 @@ def _describe_parts(name: str, *, as_json: bool) -> None:
 def _described(entry: Entry) -> dict[str, Any]:
     from pydantic_core import PydanticUndefined
 
-    from sfumato.options import config_model, describe_options
+    from sfumato.options import config_model
     from sfumato.options import describe as description
+    from sfumato.plain_text import plain
 
-    fields = {n: f for n, f in config_model(entry).model_fields.items() if n != "type"}
-    texts = describe_options(entry)
+    command = entry.load() if entry.kind == "command" else None
+    fields = {} if command else config_model(entry).model_fields
+    text = (getattr(command, "help", None) or "") if command else description(entry)
     return {
         "kind": entry.kind,
         "name": entry.reference,
         **entry.provenance,
-        "description": description(entry),
+        "description": plain(text),
         "options": {
             name: {
                 "default": "required" if f.default is PydanticUndefined else _plain(f.default),
-                "description": texts.get(name) or f.description or "",
+                "description": plain(f.description or ""),
             }
             for name, f in fields.items()
+            if name != "type"
         },
     }
 
@@ -184,7 +191,9 @@ def _inert(text: str) -> str:
 
 
 def _plain(default: object) -> str:
-    return json.dumps(default, default=str)
+    from pydantic_core import to_jsonable_python
+
+    return json.dumps(to_jsonable_python(default))
 
 
 def _brief(value: object) -> str:

@@ -16,8 +16,8 @@ from sfumato.registry import PARTS
 @click.command()
 @click.argument("family")
 @click.option("--data", default="digits", show_default=True, help="Name of a data plugin.")
-@click.option("--encoder", default="mlp", show_default=True, help="Name of an encoder.")
-@click.option("--decoder", default="mlp", show_default=True, help="Name of a decoder.")
+@click.option("--encoder", default=None, help="Name of an encoder; the family's, or mlp.")
+@click.option("--decoder", default=None, help="Name of a decoder; the family's, or mlp.")
 @click.option(
     "--likelihood", default=None, help="Name of a likelihood; by the data's support if not given."
 )
@@ -30,8 +30,8 @@ from sfumato.registry import PARTS
 def init(
     family: str,
     data: str,
-    encoder: str,
-    decoder: str,
+    encoder: str | None,
+    decoder: str | None,
     likelihood: str | None,
     latent_dim: int,
     overrides: tuple[str, ...],
@@ -45,14 +45,13 @@ def init(
     if output is not None and output.exists() and not force:
         msg = f"{output} exists"
         raise OutputError(msg, hint="name another file, or pass --force to replace it")
+    named = {"encoder": encoder, "decoder": decoder, "likelihood": likelihood}
     raw: dict[str, Any] = {
         "data": data,
         "model": {
             "family": family,
             "latent_dim": latent_dim,
-            "encoder": encoder,
-            "decoder": decoder,
-            **({"likelihood": likelihood} if likelihood else {}),
+            **{kind: name for kind, name in named.items() if name},
         },
     }
     for override in overrides:
@@ -129,21 +128,18 @@ def _checked(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 def _editable(spec: dict[str, Any], raw: dict[str, Any]) -> dict[str, Any]:
     """The resolved spec with the family in place of the parts that it names."""
-    named = {"encoder", "decoder", *(k for k in raw["model"] if k in PARTS)}
-    model = {k: v for k, v in spec["model"].items() if k not in PARTS or (k in named and v)}
+    from sfumato.options import arguments
+    from sfumato.registry import registry
+    from sfumato.resolve import resolve_part
+
+    family = resolve_part("family", raw["model"]["family"], "/model/family")
+    of_family = registry.get("family", family.type).load()(**arguments(family))
+    shown = {"encoder", "decoder"} - set(of_family) | {k for k in raw["model"] if k in PARTS}
+    model = {k: v for k, v in spec["model"].items() if k not in PARTS or (k in shown and v)}
     training = {k: v for k, v in spec["training"].items() if v is not None}
     return {
         "format": spec["format"],
         "data": spec["data"],
-        "model": {"family": _family(raw["model"]["family"]), **model},
+        "model": {"family": family.model_dump(mode="json"), **model},
         "training": training,
     }
-
-
-def _family(family: Any) -> dict[str, Any]:
-    from sfumato.options import config_model, spelled_out
-    from sfumato.registry import registry
-
-    given = spelled_out(family)
-    model = config_model(registry.get("family", given["type"]))
-    return dict(model.model_validate_json(json.dumps(given)).model_dump(mode="json"))

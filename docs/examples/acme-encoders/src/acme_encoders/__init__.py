@@ -1,0 +1,1 @@
+"""Encoders for sfumato: ``convnet`` and ``transformer``. Importing this imports neither."""
