@@ -222,7 +222,7 @@ def _density(
                 f"log_prob of {name} has shape {tuple(found.shape)} for {tuple(part.shape)}"
             )
         rows = found.dim() < part.dim()
-        inside = inside.all(1) if rows and inside.dim() == part.dim() else inside
+        inside = held.all(1) if rows else held
         # Far out a formula may overflow where there is next to nothing.
         far = part.abs().amax(1) > _FAR if rows else part.abs() > _FAR
         made.append(torch.where(inside & ~(far & found.isnan()), found, -torch.inf))
