@@ -72,7 +72,10 @@ class Header(BaseModel):
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model file, whole or not at all."""
-    tensors = {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
+    # Copies: safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {
+        n: t.detach().to("cpu", copy=True).contiguous() for n, t in model.state_dict().items()
+    }
     header = Header(
         format=FORMAT,
         sfumato=own_version(),

@@ -43,7 +43,7 @@ _SPELLINGS = {"train": ("train",), "valid": ("valid", "validation", "val"), "tes
 
 def npy(
     *,
-    train: Path,
+    train: Annotated[Path, Field(examples=["examples/items.npy"])],
     valid: Path | None = None,
     test: Path | None = None,
     train_label: Path | None = None,
@@ -104,7 +104,7 @@ def npy(
 
 def npz(
     *,
-    path: Path,
+    path: Annotated[Path, Field(examples=["examples/items.npz"])],
     x: str = "x",
     label: str | None = None,
     condition: str | None = None,

@@ -23,7 +23,7 @@ _NAMES = {
 
 def idx(
     *,
-    folder: Path | None = None,
+    folder: Annotated[Path | None, Field(examples=["examples"])] = None,
     images: Path | None = None,
     labels: Path | None = None,
     test_images: Path | None = None,

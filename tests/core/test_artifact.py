@@ -116,6 +116,29 @@ def test_a_fitted_scale_comes_back(tmp_path: Path, tiny: Tiny) -> None:
     assert same(run.model, load(tmp_path / "run", "cpu"))
 
 
+def test_tied_weights_come_back_tied(tmp_path: Path, tiny: Tiny, parts: Registry) -> None:
+    """One parameter under two names is written under both, and is one again after loading."""
+
+    class Tied(nn.Module):
+        def __init__(self, _: object) -> None:
+            super().__init__()
+            self.enter, self.again = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.again.weight = self.enter.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            """Features."""
+            made: Tensor = self.again(self.enter(x))
+            return made
+
+    parts.register("encoder", "tied", Tied)
+    model = train(tiny(encoder="tied"), torch.rand(40, 4), parts=parts).model
+    save(model, tmp_path / "m.safetensors")
+    loaded = load(tmp_path / "m.safetensors", "cpu", parts=parts)
+    x, encoder = torch.rand(5, 4), loaded.encoder
+    assert loaded.reconstruct(x).equal(model.reconstruct(x))
+    assert encoder.get_submodule("again").weight is encoder.get_submodule("enter").weight
+
+
 def test_loading_leaves_torch_as_it_was(trained: Path) -> None:
     """Neither the global generator nor the default device is touched."""
     before = torch.get_rng_state()

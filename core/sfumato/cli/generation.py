@@ -86,7 +86,9 @@ def sample(
         model.sample(each, seed=seed, mode=mode, condition=rows_of, sampler=fitted)
         for rows_of in wanted
     ]
-    write_items(output, torch.cat(made), model, columns=each if rows > 1 else math.ceil(math.sqrt(each)))
+    write_items(
+        output, torch.cat(made), model, columns=each if rows > 1 else math.ceil(math.sqrt(each))
+    )
 
 
 @click.command()

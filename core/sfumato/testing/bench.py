@@ -96,11 +96,12 @@ class Bench:
 
     @cached_property
     def config(self) -> Raw:
-        """The part with its required options, as a spec writes it."""
+        """The part with its required options and the files it has examples of, as a spec writes it."""
         made: Raw = {"type": self.entry.reference, **self.given}
         nested = nested_options(self.entry)
         for name, field in config_model(self.entry).model_fields.items():
-            if name in made or not field.is_required():
+            paths = path_options(self.entry)
+            if name in made or not (field.is_required() or (field.examples and name in paths)):
                 continue
             if name in nested:
                 made[name] = _NESTED[nested[name]]
