@@ -64,7 +64,8 @@ def run_command(command: str) -> tuple[int, str, str]:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         done = subprocess.run(  # noqa: S602 - commands of our own documents
             command, shell=True, capture_output=True, text=True, check=False,
-            env={**os.environ, "PATH": path, "PYTHONPATH": f".{os.pathsep}{_SITE}"},
+            # The options of these tests are not those of a document's own pytest.
+            env={**os.environ, "PATH": path, "PYTHONPATH": f".{os.pathsep}{_SITE}", "PYTEST_ADDOPTS": ""},
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
     import shlex
