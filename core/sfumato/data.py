@@ -223,7 +223,7 @@ def class_condition(which: int | str, contract: Contract) -> Tensor:
     names, text = contract.classes, str(which)
     if text in names:
         number = names.index(text)
-    elif text.isdecimal() and int(text) < contract.condition_dim:
+    elif text in map(str, range(contract.condition_dim)):
         number = int(text)
     else:
         shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -73,6 +73,9 @@ def as_condition(
     if not width:
         msg = "the model takes no condition: its data have none"
         raise DataError(msg, hint="leave the condition out")
+    if isinstance(condition, np.integer | Tensor | np.ndarray) and condition.ndim == 0:
+        number: Any = condition.item()  # of a class, of whatever type
+        condition = number if isinstance(number, int) else condition
     if isinstance(condition, int | str):
         given = class_condition(condition, contract).expand(1 if rows is None else rows, width)
     else:

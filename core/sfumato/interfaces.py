@@ -113,7 +113,8 @@ class Scope:
         mask: ``(N, *X)``, 1 where a value counts and 0 where it is missing, or None.
         step: 0-d tensor, the training step.
         source: Where standard normal noise comes from.
-        infer: ``x -> q(z|x)``, for priors that are made of posteriors.
+        infer: ``(x, condition=None) -> q(z|x)``, for priors that are made of posteriors. A
+            conditional model's takes a condition ``(B, C)`` too.
     """
 
     x: Tensor | None = None
@@ -121,7 +122,7 @@ class Scope:
     mask: Tensor | None = None
     step: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.long))
     source: Noise | None = None
-    infer: Callable[[Tensor], Code] | None = None
+    infer: Callable[..., Code] | None = None
 
     def noise(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise of ``shape`` ``(K, B, ...)``, from this run's keyed stream."""

@@ -236,8 +236,8 @@ class Model(nn.Module):
         inputs.check_positive(samples=samples)
         seed = fresh_seed() if seed is None else seed
         scope = self._given(x, condition, mask)
-        self.check_support(scope)
         with self.evaluating():
+            self.check_support(scope)
             return estimates.terms(self, scope, samples, seed)
 
     @torch.no_grad()
@@ -281,8 +281,8 @@ class Model(nn.Module):
         inputs.check_positive(samples=samples, batch_size=rows)
         seed = fresh_seed() if seed is None else seed
         scope = self._given(x, condition, mask)
-        self.check_support(scope)
         with self.evaluating():
+            self.check_support(scope)
             return estimates.log_prob(self, scope, samples, rows, seed)
 
     # ---- what training and evaluation build on --------------------------------------------------
@@ -307,14 +307,13 @@ class Model(nn.Module):
 
     def run(self, scope: Scope, samples: int) -> Pass:
         """One lazy pass with so many samples of each item's code."""
+        scope = replace(scope, infer=self._infer_from)
         q_z = self.infer(scope)
         return Pass(q_z, scope, samples, prior=self._p_z, likelihood=self.unreduced)
 
     def infer(self, scope: Scope) -> Code:
         """``q(z|x)`` of the scope's data."""
         x = scope.x
-        if not scope.infer:
-            scope = replace(scope, infer=self._infer_from)
         with self._casting():
             features = as_features(self._call("encoder", x, scope))
         if features.is_floating_point():
@@ -347,7 +346,7 @@ class Model(nn.Module):
 
     def draw_codes(self, n: int, scope: Scope) -> Tensor:
         """``n`` codes from the prior, ``(n, *Z)``, from torch's global generator."""
-        p_z = self._p_z(scope)
+        p_z = self._p_z(replace(scope, infer=self._infer_from))
         drawn = p_z.sample() if p_z.batch_shape else p_z.sample(torch.Size((n,)))
         embed = getattr(self.posterior, "embed", None)
         return embed(drawn) if embed else drawn
@@ -377,8 +376,8 @@ class Model(nn.Module):
         p_z: Distribution = self.prior(scope) if self._takes_scope["prior"] else self.prior()  # type: ignore[call-arg]
         return p_z
 
-    def _infer_from(self, x: Tensor) -> Code:
-        return self.infer(Scope(x, mask=mask_of(x, None, self.contract)))
+    def _infer_from(self, x: Tensor, condition: Tensor | None = None) -> Code:
+        return self.infer(Scope(x, condition, mask_of(x, None, self.contract)))
 
     def _casting(self) -> AbstractContextManager[object]:
         if not self.autocast:
@@ -433,7 +432,6 @@ class Model(nn.Module):
             None if given is None else given.to(self.device, floats),
             counts,
             torch.zeros((), dtype=torch.long, device=self.device),
-            infer=self._infer_from,
         )
 
     def _given(self, x: Array, condition: Condition | None, mask: Array | None = None) -> Scope:

@@ -157,7 +157,7 @@ class Registry:
 
     def allows(self, distribution: str) -> bool:
         """Whether the parts of a distribution may be used."""
-        if distribution in (PROJECT, LOCAL):
+        if distribution == PROJECT:
             return True
         if distribution in self._denied:
             return False
@@ -248,30 +248,32 @@ class Registry:
 def scanned() -> Iterator[Entry]:
     """Every installed entry point of a group ``sfumato.…``, allowed or not. Imports none of them."""
     # One pass over the distributions: entry_points(group=...) would read them all once a group.
-    seen: set[str] = set()
+    seen = {LOCAL}  # what is registered by hand; no distribution may pass for it
     for distribution in metadata.distributions():
-        name = normalized(distribution.metadata["Name"] or "")
-        if not name or name in seen:
+        try:
+            name, entries = _read(distribution)
+        except Exception:  # noqa: BLE001, S112 - a damaged installation, of whatever, is pip's to tell
             continue
-        seen.add(name)  # the first on the path is the one that imports
-        points = [p for p in _entry_points(distribution) if p.group.startswith(f"{PROJECT}.")]
-        requires = _of_us(distribution.requires or []) if points else ()
-        for point in points:
-            kind = point.group.removeprefix(f"{PROJECT}.")
-            yield Entry(kind, point.name, point.value, name, distribution.version or "0", requires)
+        if name not in seen:
+            seen.add(name)  # the first on the path is the one that imports
+            yield from entries
+
+
+def _read(distribution: metadata.Distribution) -> tuple[str, list[Entry]]:
+    """The name of a distribution and its entry points of ours."""
+    name = normalized(distribution.metadata["Name"])
+    points = [p for p in distribution.entry_points if p.group.startswith(f"{PROJECT}.")]
+    requires = _of_us(distribution.requires or []) if points else ()
+    version = (distribution.version or "0") if points else ""
+    return name, [
+        Entry(p.group.removeprefix(f"{PROJECT}."), p.name, p.value, name, version, requires)
+        for p in points
+    ]
 
 
 def _of_us(requirements: Sequence[str]) -> tuple[str, ...]:
     """The requirements that are of sfumato; they are only parsed when a part is loaded."""
     return tuple(r for r in requirements if re.match(rf"{PROJECT}(?![\w.-])", r, re.IGNORECASE))
-
-
-def _entry_points(distribution: metadata.Distribution) -> Sequence[metadata.EntryPoint]:
-    """Those of one distribution; none if its metadata cannot be read, which is for pip to tell."""
-    try:
-        return distribution.entry_points
-    except (OSError, UnicodeDecodeError, ValueError):
-        return ()
 
 
 def _is_built(target: object) -> bool:

@@ -110,6 +110,10 @@ def test_a_sampler_is_fitted_to_the_training_items(
     class Count(Sampler):
         """Codes that hold the number of items it was fitted to."""
 
+        def __init__(self, *, scale: float = 1.0) -> None:
+            super().__init__()
+            self.scale = scale
+
         def fit(self, model: Any, split: Split, seed: int) -> None:
             """Count them."""
             del model, seed
@@ -117,7 +121,7 @@ def test_a_sampler_is_fitted_to_the_training_items(
 
         def forward(self, n: int) -> torch.Tensor:
             """The count, as codes."""
-            return self.get_buffer("items").div(1350).expand(n, 2)
+            return self.get_buffer("items").div(1350).mul(self.scale).expand(n, 2)
 
     monkeypatch.setattr(registry, "_local", {})
     register("sampler", "count", Count)
@@ -125,5 +129,23 @@ def test_a_sampler_is_fitted_to_the_training_items(
     assert command("sample", trained, "--sampler", "count", "-n", 2, "-o", out).code == 0
     expected = load(trained).decode(torch.ones(2, 2)).mean.detach()
     np.testing.assert_allclose(np.load(out), expected.numpy(), atol=1e-6)
+    scaled = ("--sampler", "count", "--option", "count.scale=2", "-n", 2)
+    assert command("sample", trained, *scaled, "-o", out).code == 0
+    expected = load(trained).decode(torch.full((2, 2), 2.0)).mean.detach()
+    np.testing.assert_allclose(np.load(out), expected.numpy(), atol=1e-6)
+    done = command("sample", trained, "--sampler", "count", "--option", "gmm.k=2")
+    assert (done.code, "not for one of count" in done.err) == (2, True)
     done = command("sample", trained, "--sampler", "cuont", "-o", out)
     assert (done.code, 'did you mean "count"' in done.err) == (1, True)
+
+
+def test_a_sample_without_a_file_name_is_written_here(
+    trained: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a picture where there is one of such data; what stands there already is kept."""
+    monkeypatch.chdir(tmp_path)
+    assert command("sample", trained).code == 0
+    before = Path("samples.png").read_bytes()
+    done = command("sample", trained, "--seed", 1)
+    assert (done.code, "samples.png exists" in done.err) == (1, True)
+    assert Path("samples.png").read_bytes() == before

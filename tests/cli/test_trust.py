@@ -233,3 +233,69 @@ def test_sixty_plugins_that_break_or_sleep_hinder_nobody(
         assert done.code == 0, done.err
         if arguments == ["list"]:
             assert all(f"part-{number} " in done.out for number in range(60))
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e"
+
+
+def test_what_files_and_plugins_say_cannot_command_a_terminal(
+    command: Command, trained: Path, tmp_path: Path, process: Callable[..., Any]
+) -> None:
+    """Headers, keys of specs, names and versions of plugins are shown with their escapes spelled out."""
+    content = (trained / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    table = json.loads(content[8 : 8 + length])
+    said = json.loads(table["__metadata__"]["sfumato"])
+    said |= {"torch": HOSTILE, "sfumato": HOSTILE, "digest": HOSTILE}
+    said["provenance"]["encoder"] = dict.fromkeys(("distribution", "version", "target"), HOSTILE)
+    said["spec"]["model"]["encoder"] = {"type": f"x:{HOSTILE}", HOSTILE: HOSTILE}
+    table["__metadata__"]["sfumato"] = json.dumps(said)
+    header = json.dumps(table).encode()
+    forged = tmp_path / "forged.safetensors"
+    forged.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    spec = tmp_path / "hostile.json"
+    spec.write_text(json.dumps({HOSTILE: 1, "model": {"family": HOSTILE}}))
+    shown = [
+        command("describe", forged),
+        command("sample", forged, "-o", tmp_path / "x.png"),
+        command("validate", spec),
+    ]
+    info = tmp_path / "site" / "acme-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\x1b[2J\n")
+    points = "[sfumato.encoder]\na\x1b[2Jb = acme:E\n[sfumato.command]\nc\x1b[2Jd = acme:E\n"
+    (info / "entry_points.txt").write_text(points)
+    env = {"PYTHONPATH": str(tmp_path / "site")}
+    shown += [process("-c", RUN, *a, env=env) for a in (["list"], ["plugins"], ["--help"])]
+    for result in shown:
+        assert "\x1b" not in result.out + result.err
+        assert "\u202e" not in result.out + result.err
+    assert all("x1b" in result.out + result.err for result in shown)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda said: said["spec"].pop("model"),
+        lambda said: said["spec"].update(model="vae"),
+        lambda said: said["spec"]["model"].update(encoder=5),
+        lambda said: said["provenance"].update(encoder={}),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_damaged(
+    command: Command, trained: Path, tmp_path: Path, damage: Callable[[Any], None]
+) -> None:
+    """Not a mistake of ours: exit code 1, and the file is named."""
+    content = (trained / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    table = json.loads(content[8 : 8 + length])
+    said = json.loads(table["__metadata__"]["sfumato"])
+    damage(said)
+    table["__metadata__"]["sfumato"] = json.dumps(said)
+    header = json.dumps(table).encode()
+    forged = tmp_path / "forged.safetensors"
+    forged.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + length :])
+    for arguments in (["describe", forged], ["sample", forged, "-o", tmp_path / "x.png"]):
+        done = command(*arguments)
+        assert (done.code, "forged.safetensors" in done.err) == (1, True), done.err
+        assert "K900" not in done.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,8 @@ def test_labels_that_cannot_be_conditions_are_refused() -> None:
 
 def test_a_class_is_named_or_numbered(conditional: Model) -> None:
     """A name goes before a number; each is the same as its one-hot rows."""
-    for which, column in (("cat", 0), (1, 1), ("1", 1), ("7", 2), (7, 2), (2, 2)):
+    numbers: list[tuple[Any, int]] = [(np.int64(1), 1), (torch.tensor(2), 2), (np.array(0), 0)]
+    for which, column in [("cat", 0), (1, 1), ("1", 1), ("7", 2), (7, 2), (2, 2), *numbers]:
         rows = torch.eye(3)[column].expand(5, -1)
         one = conditional.sample(5, seed=0, condition=which)
         assert one.equal(conditional.sample(5, seed=0, condition=rows))
@@ -90,6 +92,9 @@ def test_a_class_is_named_or_numbered(conditional: Model) -> None:
         ("bird", 'no class "bird"'),
         (3, 'no class "3"'),
         (-1, 'no class "-1"'),
+        ("01", 'no class "01"'),
+        ("٢", 'no class "٢"'),
+        (torch.tensor(1.5), r"shape \(\)"),
         (torch.zeros(4, 3), "condition has 4 rows, and there are 5 items"),
         (torch.zeros(5, 2), r"\(B, 3\)"),
         (torch.full((5, 3), float("nan")), "not finite"),

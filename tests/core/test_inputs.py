@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -149,3 +150,15 @@ def test_an_optimiser_that_torch_refuses_is_a_mistake_of_the_spec() -> None:
     }
     with pytest.raises(SpecError, match="/training/optimizer"):
         sfumato.train(spec)
+
+
+def test_a_model_that_was_training_is_measured_in_evaluation_mode(
+    tiny: Callable[..., dict[str, Any]],
+) -> None:
+    """Also the check of the support, which runs one row through batch normalisation."""
+    small = {"type": "mlp", "hidden": [4], "normalization": "batch"}
+    model = sfumato.build(tiny(encoder=small, decoder=small), (1, 4, 4), "cpu").train()
+    x = torch.rand(5, 1, 4, 4)
+    for ask in (model.elbo, model.log_prob, model.terms):
+        ask(x, seed=0)
+    assert model.training

@@ -162,6 +162,14 @@ def test_a_registry_is_extended_without_being_changed(install: Install) -> None:
         seen.extended({("likelihood", "gaussian"): list})
 
 
+def test_no_distribution_can_pass_for_what_is_registered_by_hand(install: Install) -> None:
+    """Its name is reserved: it would else be allowed whatever was said."""
+    install("local", {"encoder": "tall = local:E", "hooks": "h = local"}, "raise SystemExit(1)")
+    for allow in ("all", "none"):
+        seen = Registry(allow)
+        assert not [e for e in (*seen, *seen.hooks()) if e.distribution == "local"]
+
+
 def test_registering_by_hand_is_local_and_replaceable(parts: Registry) -> None:
     """A registered part is named ``local:``; the same name again replaces it; unknown kinds are refused."""
     parts.register("encoder", "mine", dict)
@@ -187,13 +195,20 @@ def test_an_unknown_name_lists_what_there_is(parts: Registry) -> None:
 def test_an_installation_with_broken_metadata_is_passed_over(
     install: Install, tmp_path: Path
 ) -> None:
-    """A left-over folder without metadata, and one without a version, hinder nobody."""
+    """A left-over folder, one without a version, and text in another encoding hinder nobody."""
     site = tmp_path / "site-packages"
     (site / "empty-1.0.dist-info").mkdir()
     bare = site / "bare-1.0.dist-info"
     bare.mkdir()
     (bare / "METADATA").write_text("Name: bare\n")
     (bare / "entry_points.txt").write_text("[sfumato.encoder]\nbare = nowhere:E\n")
+    for number, name in enumerate(("METADATA", "entry_points.txt")):
+        latin = site / f"latin{number}-1.0.dist-info"
+        latin.mkdir()
+        (latin / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: latin{number}\nVersion: 1.0\n"
+        )
+        (latin / name).write_bytes(b"Name: latin\nAuthor: J\xfcrgen\n")
     seen = install("acme", {"encoder": "tall = acme:E"}, ENCODER)
     assert seen.get("encoder", "tall").version == "1.0"
     assert seen.get("encoder", "bare").version == "0"

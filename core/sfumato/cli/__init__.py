@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import click
 
-from sfumato.cli import trust
+from sfumato.cli import options, trust
 from sfumato.errors import PluginError, SfumatoError
 from sfumato.registry import registry
 
@@ -68,7 +68,9 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
         if others := _of_plugins():
             with formatter.section("Commands of plugins"):
-                formatter.write_dl(list(others.items()))
+                formatter.write_dl(
+                    [(options.inert(n), options.inert(t)) for n, t in others.items()]
+                )
 
 
 def _of_plugins() -> dict[str, str]:
@@ -130,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SfumatoError as error:
         if debug:
             raise
-        click.echo(str(error), err=True)
+        options.say(str(error), err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         sys.stderr.close()
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        click.echo(f"K900 {type(error).__name__}: {error}", err=True)
+        options.say(f"K900 {type(error).__name__}: {error}", err=True)
         click.echo("   this is a mistake of sfumato or of a plugin; --debug shows where", err=True)
         sys.exit(1)
 
@@ -152,4 +154,4 @@ def _terminate(_: int, __: object) -> None:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"warning: {message}", err=True)
+    options.say(f"warning: {message}", err=True)

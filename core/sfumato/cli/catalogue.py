@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from sfumato.errors import ArtifactError, UnknownPartError
 from sfumato.files import write_atomically
 from sfumato.registry import KINDS, Entry, normalized, registry
 from sfumato.training_parts import LOCAL
+
+if TYPE_CHECKING:
+    from sfumato.artifact import Header
 
 _LISTED = (*KINDS, *LOCAL)
 
@@ -32,9 +35,9 @@ def list_parts(kind: str | None, *, as_json: bool) -> None:
         return
     width = max((len(e.reference) for entries in rows.values() for e in entries), default=0)
     for name, entries in rows.items():
-        click.secho(name, bold=True)
+        options.say(name, bold=True)
         for entry in entries:
-            click.echo(
+            options.say(
                 f"  {entry.reference:<{width}}  {entry.distribution} {entry.version}  {entry.location}"
             )
 
@@ -79,17 +82,25 @@ def _describe_model(path: Path, *, as_json: bool) -> None:
     if as_json:
         options.print_json(header.model_dump(mode="json"))
         return
-    click.secho(f"{path}: a model of sfumato {header.sfumato}, torch {header.torch}", bold=True)
+    options.say(f"{path}: a model of sfumato {header.sfumato}, torch {header.torch}", bold=True)
+    try:
+        _show_header(header)
+    except (KeyError, TypeError, AttributeError) as error:
+        msg = f"{path} has a damaged header: {type(error).__name__}: {error}"
+        raise ArtifactError(msg) from error
+
+
+def _show_header(header: Header) -> None:
     contract = header.contract
-    click.echo(
+    options.say(
         f"  values      {contract.support}, of shape {contract.shape}, scale {_brief(contract.scale)}"
     )
     if contract.condition_dim:
         classes = ", ".join(contract.classes) if contract.condition == "label" else ""
-        click.echo(_inert(f"  condition   {classes or f'{contract.condition_dim} numbers'}"))
-    click.echo(f"  latent_dim  {header.spec['model']['latent_dim']}")
+        options.say(f"  condition   {classes or f'{contract.condition_dim} numbers'}")
+    options.say(f"  latent_dim  {header.spec['model']['latent_dim']}")
     _show_provenance(header.spec, header.provenance)
-    click.echo(f"  digest      {header.digest}")
+    options.say(f"  digest      {header.digest}")
 
 
 def _describe_unfinished(path: Path, *, as_json: bool) -> None:
@@ -99,9 +110,9 @@ def _describe_unfinished(path: Path, *, as_json: bool) -> None:
     if as_json:
         options.print_json(about)
         return
-    click.secho(_inert(f"{path}: a run that is {about.get('status')}, without a model"), bold=True)
+    options.say(f"{path}: a run that is {about.get('status')}, without a model", bold=True)
     if "error" in about:
-        click.echo(_inert(f"  error       {about['error']}"))
+        options.say(f"  error       {about['error']}")
     try:
         spec = json.loads((path / "spec.json").read_text(encoding="utf-8"))
         _show_provenance(spec, about["provenance"])
@@ -118,7 +129,7 @@ def _show_provenance(spec: dict[str, Any], provenance: Mapping[str, Mapping[str,
             config = config.get(name) or {}
         shown = ", ".join(f"{k}={json.dumps(v)}" for k, v in config.items() if k != "type")
         source = f"{origin['distribution']} {origin['version']}  {origin['target']}"
-        click.echo(_inert(f"  {part:<11} {config.get('type', '')}({shown})  [{source}]"))
+        options.say(f"  {part:<11} {config.get('type', '')}({shown})  [{source}]")
 
 
 def _describe_spec(path: Path, *, as_json: bool) -> None:
@@ -128,8 +139,8 @@ def _describe_spec(path: Path, *, as_json: bool) -> None:
     if as_json:
         options.print_json({"hash": spec.hash, "spec": spec.to_json()})
         return
-    click.echo(json.dumps(spec.to_json(), indent=1, ensure_ascii=False))
-    click.echo(f"hash {spec.hash}", err=True)
+    options.print_json(spec.to_json())
+    options.say(f"hash {spec.hash}", err=True)
 
 
 def _describe_parts(name: str, *, as_json: bool) -> None:
@@ -152,11 +163,11 @@ def _describe_parts(name: str, *, as_json: bool) -> None:
         options.print_json({"parts": described})
         return
     for part in described:
-        click.secho(f"{part['kind']} {part['name']}", bold=True, nl=False)
-        click.echo(f"  {part['distribution']} {part['version']}  {part['target']}")
-        click.echo(f"\n{part['description']}\n")
+        options.say(f"{part['kind']} {part['name']}", bold=True, nl=False)
+        options.say(f"  {part['distribution']} {part['version']}  {part['target']}")
+        options.say(f"\n{part['description']}\n")
         for option, field in part["options"].items():
-            click.echo(f"  {option} = {field['default']}    {field['description']}")
+            options.say(f"  {option} = {field['default']}    {field['description']}")
 
 
 def _described(entry: Entry) -> dict[str, Any]:
@@ -183,11 +194,6 @@ def _described(entry: Entry) -> dict[str, Any]:
             if name != "type"
         },
     }
-
-
-def _inert(text: str) -> str:
-    """Text of a file, with what would command a terminal shown as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _plain(default: object) -> str:

@@ -38,7 +38,7 @@ def check(distribution: str, choices: tuple[str, ...], *, as_json: bool) -> None
         result = check_part(entry.kind, name, given.get(entry.kind, {}).get(entry.name))
         results.append(result)
         if not as_json:
-            click.echo(_line(result))
+            options.say(_line(result))
     if as_json:
         version = entries[0].version
         options.print_json(
@@ -53,7 +53,7 @@ def check(distribution: str, choices: tuple[str, ...], *, as_json: bool) -> None
         for result in results:
             for title, error in result.failed.items():
                 hint = f"\n   {error.hint}" if error.hint else ""
-                click.echo(f"{error.code} {title}: {error.message}{hint}")
+                options.say(f"{error.code} {title}: {error.message}{hint}")
     if any(r.failed for r in results):
         raise click.exceptions.Exit(1)
 

@@ -34,6 +34,7 @@ from sfumato.cli.tables import comparison_table
 @options.tracker()
 @click.option("--report", default="html", show_default=True,
               help="Name of a report; see: sfumato list report.")  # fmt: skip
+@options.choices("html.title=Digits, of the report or a tracker")
 @options.force("Write into a folder that has content.")
 @options.quiet()
 @options.as_json()
@@ -46,6 +47,7 @@ def compare(
     device: str | None,
     trackers: tuple[str, ...],
     report: str,
+    choices: tuple[str, ...],
     *,
     force: bool,
     quiet: bool,
@@ -60,6 +62,7 @@ def compare(
     names = unique_names([_name(model) for model in models])
     sources = [_source(model) for model in models]
     specs = {n: load_spec(s, changes) for n, s in zip(names, sources, strict=True)}
+    chosen = options.with_options([*trackers, report], choices)
     epochs = sum(spec.training.epochs or 0 for spec in specs.values()) * seeds
     with showing(epochs, quiet=quiet, verbose=False) as progress:
         told = None if progress is None else (lambda n, s, line: progress.epoch(line, n, s))
@@ -70,24 +73,24 @@ def compare(
             out,
             device=device,
             force=force,
-            trackers=trackers,
-            report=report,
+            trackers=[chosen[name] for name in trackers],
+            report=chosen[report],
             progress=told,
         )
     if as_json:
         options.print_json(made.to_json())
         return
     counts = ", ".join(f"{n} {name}" for name, n in made.counts.items())
-    click.echo(
+    options.say(
         f"{made.data_name}: {counts}; means over seeds {list(made.seeds)} ± standard deviation"
     )
-    click.echo(comparison_table(made), nl=False)
+    options.say(comparison_table(made), nl=False)
     for variant in made.variants:
         for run in variant.runs:
             for warning in run.warnings:
-                click.echo(f"warning: {variant.name} seed {run.seed}: {warning}", err=True)
+                options.say(f"warning: {variant.name} seed {run.seed}: {warning}", err=True)
     written = out / "report.html" if report == "html" else f"the report {report}"
-    click.echo(f"wrote {written} and {out / 'comparison.json'}")
+    options.say(f"wrote {written} and {out / 'comparison.json'}")
 
 
 def _is_file(model: str) -> bool:

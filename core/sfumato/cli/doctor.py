@@ -114,20 +114,20 @@ def _import_seconds(module: str) -> float | None:
 
 
 def _show(report: dict[str, Any], found: list[Plugin]) -> None:
-    click.echo(f"sfumato {report['sfumato']}, python {report['python']}, {report['platform']}")
+    options.say(f"sfumato {report['sfumato']}, python {report['python']}, {report['platform']}")
     packages = (f"{name} {version or 'missing'}" for name, version in report["packages"].items())
-    click.echo(f"packages: {', '.join(packages)}")
-    click.echo(f"torch: {_pairs(report['torch'])}")
-    click.echo(f"environment: {_pairs(report['environment']) or 'nothing set'}")
+    options.say(f"packages: {', '.join(packages)}")
+    options.say(f"torch: {_pairs(report['torch'])}")
+    options.say(f"environment: {_pairs(report['environment']) or 'nothing set'}")
     for device, name in report["devices"].items():
-        click.echo(f"device {device}: {name}")
+        options.say(f"device {device}: {name}")
     seconds = report["import_seconds"].items()
-    click.echo(f"import, in a fresh process: {_pairs({n: f'{s} s' for n, s in seconds})}")
+    options.say(f"import, in a fresh process: {_pairs({n: f'{s} s' for n, s in seconds})}")
     for plugin in found:
         show(plugin)
     for problem in report["problems"]:
-        click.secho(f"problem: {problem}", fg="red")
-    click.echo("all is well" if not report["problems"] else f"{len(report['problems'])} problems")
+        options.say(f"problem: {problem}", fg="red")
+    options.say("all is well" if not report["problems"] else f"{len(report['problems'])} problems")
 
 
 def _pairs(facts: dict[str, Any]) -> str:

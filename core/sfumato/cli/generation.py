@@ -24,10 +24,9 @@ _SPLIT: Decorator = click.option(
 )
 
 
-def _output(text: str) -> Decorator:
-    return click.option(
-        "-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help=text
-    )
+def _output(text: str, *, required: bool = True) -> Decorator:
+    place = click.Path(path_type=Path, dir_okay=False)
+    return click.option("-o", "--output", required=required, type=place, help=text)
 
 
 @click.command()
@@ -42,8 +41,10 @@ def _output(text: str) -> Decorator:
               help="Codes from a sampler, fitted to the run's training items.")  # fmt: skip
 @options.seed(0, "Seed of the codes.")
 @options.device()
+@options.choices("gmm.components=5, of --sampler")
 @options.any_version()
-@_output("A .png grid, or a .npy array.")
+@_output("A .png grid, or a .npy array; by default samples.png, or .npy if there is no picture of such data.",
+         required=False)  # fmt: skip
 def sample(
     run: Path,
     count: int | None,
@@ -52,25 +53,31 @@ def sample(
     sampler: str | None,
     seed: int,
     device: str | None,
+    choices: tuple[str, ...],
     *,
     force: bool,
-    output: Path,
+    output: Path | None,
 ) -> None:
     """Generate data from the prior of RUN: a run folder or a model file."""
     import torch
 
     from sfumato.artifact import load
-    from sfumato.cli.runs import check_output, condition_of, open_run, write_items
+    from sfumato.cli.runs import check_output, condition_of, new_file, open_run, write_items
+    from sfumato.pictures import is_picture
     from sfumato.samplers import fit_sampler
 
-    check_output(output, ".png", ".npy")
+    if output is not None:
+        check_output(output, ".png", ".npy")
+    chosen = options.with_options([sampler] if sampler else [], choices)
     fitted = None
     if sampler is None:
         model = load(run, device or "auto", force=force)
     else:
         model, splits = open_run(run, (), device, force=force)
-        fitted = fit_sampler(model, splits.seen("train", model.dtype), sampler, seed=seed)
+        fitted = fit_sampler(model, splits.seen("train", model.dtype), chosen[sampler], seed=seed)
     contract = model.contract
+    if output is None:
+        output = new_file("samples.png" if is_picture(contract.shape) else "samples.npy")
     if "all" in conditions and contract.condition == "label" and "all" not in contract.classes:
         conditions = contract.classes
     rows = len(conditions)

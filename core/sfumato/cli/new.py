@@ -47,16 +47,16 @@ def plugin(name: str, kind: str, part: str | None, folder: Path, *, as_json: boo
         if entry.name == names.part:
             said = f"{kind} {entry.name!r} is also the name of one of {entry.distribution}'s"
             remedy = f"where both are installed, write {name}:{names.part}"
-            click.echo(f"note: {said}; {remedy}", err=True)
+            options.say(f"note: {said}; {remedy}", err=True)
     following = project.commands(str(place))
     if as_json:
         options.print_json(
             {"project": str(place), "files": sorted(project.files), "next": following}
         )
         return
-    click.echo(f"wrote {place}")
+    options.say(f"wrote {place}")
     for file in sorted(project.files):
-        click.echo(f"  {file}")
-    click.echo("next:")
+        options.say(f"  {file}")
+    options.say("next:")
     for command in following:
-        click.echo(f"  {command}")
+        options.say(f"  {command}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,42 @@ def tracker() -> Decorator:
 def run() -> Decorator:
     """The argument RUN."""
     return click.argument("run", type=click.Path(path_type=Path))
+
+
+def choices(example: str) -> Decorator:
+    """``--option NAME.OPTION=VALUE``, any number of times."""
+    return click.option(
+        "--option",
+        "choices",
+        multiple=True,
+        metavar="NAME.OPTION=VALUE",
+        help=f"Set an option, e.g. {example}.",
+    )
+
+
+def with_options(names: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
+    """Parts by name, with the options that ``--option`` gives them."""
+    from sfumato.resolve import overridden
+
+    chosen: dict[str, Any] = {name: {"type": name} for name in names}
+    for choice in given:
+        if choice.split(".")[0] not in chosen:
+            msg = f"--option {choice} is not for one of {', '.join(chosen) or 'none'}"
+            raise click.UsageError(msg)
+        chosen = overridden(chosen, choice)
+    return chosen
+
+
+def inert(text: str) -> str:
+    """Text of a file or a plugin, with what would command a terminal shown as an escape."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def say(text: str, *, err: bool = False, **style: Any) -> None:
+    """A line for people, harmless whatever it quotes."""
+    click.secho(inert(text), err=err, **style)
 
 
 def print_json(value: Any) -> None:

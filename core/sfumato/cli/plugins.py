@@ -27,19 +27,19 @@ def plugins(*, as_json: bool) -> None:
 
 def show(plugin: Plugin) -> None:
     """One distribution as text."""
-    click.secho(f"{plugin.distribution} {plugin.version}", bold=True, nl=False)
+    options.say(f"{plugin.distribution} {plugin.version}", bold=True, nl=False)
     wants = ", ".join(plugin.requires)
-    click.echo(f"  requires {wants}" if wants else "", nl=False)
+    options.say(f"  requires {wants}" if wants else "", nl=False)
     slow = plugin.seconds >= _SLOW
-    click.echo(f"  imports in {plugin.seconds:.1f} s" if slow else "", nl=False)
-    click.echo("" if plugin.allowed else "  not allowed, so not imported")
+    options.say(f"  imports in {plugin.seconds:.1f} s" if slow else "", nl=False)
+    options.say("" if plugin.allowed else "  not allowed, so not imported")
     kinds: dict[str, list[str]] = {}
     for part in plugin.parts:
         kind, _, name = part.partition(" ")
         kinds.setdefault(kind, []).append(name)
     for kind, names in kinds.items():
-        click.echo(f"  {kind:<10}  {', '.join(names)}")
+        options.say(f"  {kind:<10}  {', '.join(names)}")
     for part, error in plugin.errors.items():
-        click.secho(f"  broken: {part}: {error}", fg="red")
+        options.say(f"  broken: {part}: {error}", fg="red")
     for part, note in plugin.notes.items():
-        click.echo(f"  note: {part}: {note}")
+        options.say(f"  note: {part}: {note}")

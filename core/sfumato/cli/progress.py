@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
-
-from sfumato.cli.options import number
+from sfumato.cli.options import number, say
 
 Json = dict[str, Any]
 
@@ -37,10 +35,10 @@ class Progress:
             self._bar.update(self._bar.task_ids[0], advance=1, description=text)
         elif self._verbose:
             train = ", ".join(f"{k} {number(v)}" for k, v in line["train"].items())
-            click.echo(f"epoch {line['epoch']}: {train}; {where} objective {objective}", err=True)
+            say(f"epoch {line['epoch']}: {train}; {where} objective {objective}", err=True)
         elif self._told != (name, seed):
             self._told = (name, seed)
-            click.echo(f"training {name}, seed {seed}", err=True)
+            say(f"training {name}, seed {seed}", err=True)
 
 
 @contextmanager

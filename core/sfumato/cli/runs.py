@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from sfumato.artifact import load
+from sfumato.cli.options import say
 from sfumato.data import Contract, Split, Splits, class_condition, from_numpy
 from sfumato.datasets import load_splits
-from sfumato.errors import DataError
+from sfumato.errors import DataError, OutputError
 from sfumato.files import write_atomically
 from sfumato.model import Model
 from sfumato.options import path_options
@@ -105,7 +106,7 @@ def write_items(output: Path, made: Tensor, model: Model, columns: int) -> None:
     else:
         low, high = picture_range(model, made)
         write_atomically(output, picture_grid(made, columns=columns, low=low, high=high))
-    click.echo(f"wrote {output}", err=True)
+    say(f"wrote {output}", err=True)
 
 
 def write_array(output: Path, made: Tensor) -> None:
@@ -129,6 +130,19 @@ def check_output(output: Path, *suffixes: str) -> None:
     if output.suffix not in suffixes:
         msg = f"{output} should end in {' or '.join(suffixes)}"
         raise click.UsageError(msg)
+
+
+def new_file(name: str) -> Path:
+    """A file of that name in this folder, where there is none yet.
+
+    Raises:
+        OutputError: There is one.
+    """
+    path = Path(name)
+    if path.exists():
+        msg = f"{name} exists"
+        raise OutputError(msg, hint="name another file: -o FILE")
+    return path
 
 
 def _array(source: Path) -> Tensor:

@@ -64,7 +64,7 @@ def init(
     from sfumato.files import write_atomically
 
     write_atomically(output, text.encode())
-    click.echo(f"wrote {output}; check it with: sfumato validate {output}", err=True)
+    options.say(f"wrote {output}; check it with: sfumato validate {output}", err=True)
 
 
 @click.command()
@@ -83,13 +83,13 @@ def validate(specs: tuple[Path, ...], overrides: tuple[str, ...], *, as_json: bo
             said = str(error) if str(path) in str(error) else f"{path}: {error}"
             rows.append({"spec": str(path), "valid": False, "problems": said.splitlines()})
             if not as_json:
-                click.echo(said, err=True)
+                options.say(said, err=True)
     if as_json:
         options.print_json({"specs": rows})
     else:
         for row in rows:
             if row["valid"]:
-                click.echo(_summary(row))
+                options.say(_summary(row))
     if failed is not None:
         raise click.exceptions.Exit(failed.exit_code)
 

@@ -19,6 +19,7 @@ from sfumato.cli.tables import figures_table
 @options.device()
 @options.seed(None, "Seed, instead of the spec's.")
 @options.tracker()
+@options.choices("csv.every=5, of a tracker")
 @options.force("Write into a folder that has content.")
 @options.quiet()
 @options.as_json()
@@ -29,6 +30,7 @@ def train(
     device: str | None,
     seed: int | None,
     trackers: tuple[str, ...],
+    choices: tuple[str, ...],
     *,
     force: bool,
     quiet: bool,
@@ -39,10 +41,11 @@ def train(
     from sfumato.training import train as run_training
 
     resolved = load_spec(spec, overrides)
+    followers = list(options.with_options(trackers, choices).values())
     with showing(resolved.training.epochs or 0, quiet=quiet, verbose=True) as progress:
         told = progress.epoch if progress else None
         run = run_training(
-            resolved, None, out, device, seed, force=force, trackers=trackers, progress=told
+            resolved, None, out, device, seed, force=force, trackers=followers, progress=told
         )
     kept = run.metrics[run.kept_epoch - 1]
     if as_json:
@@ -58,8 +61,8 @@ def train(
         return
     where = "valid" if "valid" in kept else "train"
     for warning in run.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(
+        options.say(f"warning: {warning}", err=True)
+    options.say(
         f"{out}: {len(run.metrics)} epochs in {run.seconds:.1f} s; kept epoch {run.kept_epoch}, "
         f"{where} objective {options.number(kept[where]['objective'])} nats per item"
     )
@@ -71,13 +74,7 @@ def train(
 @click.option(
     "--metrics", default=None, help="Names separated by commas; see: sfumato list metric."
 )
-@click.option(
-    "--option",
-    "choices",
-    multiple=True,
-    metavar="METRIC.OPTION=VALUE",
-    help="Set an option of a metric, e.g. nll.samples=500.",
-)
+@options.choices("nll.samples=500")
 @options.sets()
 @options.device()
 @options.seed(0, "Seed of estimates that draw samples.")
@@ -99,20 +96,13 @@ def evaluate(
     from sfumato.cli.runs import open_run
     from sfumato.evaluation import METRICS
     from sfumato.evaluation import evaluate as measure
-    from sfumato.resolve import overridden
 
-    names = metrics.split(",") if metrics else METRICS
-    chosen: dict[str, Any] = {name: {"type": name} for name in names}
-    for choice in choices:
-        if choice.split(".")[0] not in chosen:
-            msg = f"--option {choice} is not for one of the metrics {', '.join(chosen)}"
-            raise click.UsageError(msg)
-        chosen = overridden(chosen, choice)
+    chosen = options.with_options(metrics.split(",") if metrics else METRICS, choices)
     model, splits = open_run(run, overrides, device, force=force)
     evaluation = measure(model, splits, split, list(chosen.values()), seed=seed)
     if as_json:
         about: dict[str, Any] = {"run": str(run), "spec_hash": model.spec.hash}
         options.print_json({**about, **evaluation.to_json()})
         return
-    click.echo(f"{run}: {evaluation.items} items of {split}")
-    click.echo(figures_table(evaluation.figures), nl=False)
+    options.say(f"{run}: {evaluation.items} items of {split}")
+    options.say(figures_table(evaluation.figures), nl=False)
