@@ -349,7 +349,7 @@ class _Assembly:
             raise SpecError(
                 [Problem("K301", f"/model/{kind}", self._said(kind, error.message), error.hint)]
             ) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a part that ends the process fails, no more
             if is_out_of_memory(error):
                 problem = Problem("K207", f"/model/{kind}", "it is too large for this machine")
                 raise SpecError([problem]) from error
@@ -358,6 +358,8 @@ class _Assembly:
 
     def _said(self, kind: str, message: str) -> str:
         config = getattr(self._spec.model, kind)
+        # torch's C++ errors end in a trace of its own.
+        message = message.partition("\nException raised from")[0]
         return f'{kind} "{config.type}" does not fit: {message}'
 
 

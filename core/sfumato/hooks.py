@@ -9,6 +9,8 @@ It listens only to the runs that ask for it.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +70,7 @@ class Hooks:
             except PluginError as error:
                 warnings.warn(str(error), RuntimeWarning, stacklevel=2)
                 continue
-            self.add(entry.location, module)
+            self.add(f"{entry.location} of {entry.distribution}", module)
         for number, tracker in enumerate(trackers):
             self._track(tracker, number, parts)
 
@@ -79,7 +81,7 @@ class Hooks:
             made = entry.load()(**arguments(config))
         except SfumatoError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             msg = f"tracker {entry.reference!r} cannot start: {type(error).__name__}: {error}"
             raise PluginError(msg) from error
         name = f"tracker {entry.reference} ({number})"
@@ -94,15 +96,11 @@ class Hooks:
         Raises:
             PluginError: It implements a hook, or takes an argument, that does not exist.
         """
+        check_hooks(name, plugin)
         # One manager a plugin: within a manager, one exception stops all the others.
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(HookSpecs)
-        try:
-            manager.register(plugin, name)
-            manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            msg = f"hook plugin {name}: {error}"
-            raise PluginError(msg) from error
+        manager.register(plugin, name)
         self._managers[name] = manager
 
     def call(self, hook: str, **arguments: Any) -> None:
@@ -110,6 +108,30 @@ class Hooks:
         for name, manager in self._managers.items():
             try:
                 getattr(manager.hook, hook)(**arguments)
-            except Exception as error:  # noqa: BLE001 - a stranger's failure must not end the run
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's failure must not end the run
                 message = f"hook {hook} of {name} failed: {type(error).__name__}: {error}"
                 warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def check_hooks(name: str, plugin: object) -> None:
+    """Whether a plugin's hooks are hooks that there are, and ask for what they are given.
+
+    Raises:
+        PluginError: One is not, or does not.
+    """
+    known = {n: list(inspect.signature(f).parameters)[1:] for n, f in vars(HookSpecs).items()
+             if hasattr(f, f"{PROJECT}_spec")}  # fmt: skip
+    for hook in dir(plugin):
+        function = getattr(plugin, hook, None)
+        if not hasattr(function, f"{PROJECT}_impl"):
+            continue
+        if hook not in known:
+            near = difflib.get_close_matches(hook, known, 1)
+            guess = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+            msg = f"hooks {name}: there is no hook {hook}"
+            raise PluginError(msg, hint=f"{guess}  --no-plugin DIST leaves a plugin out")
+        asked = inspect.signature(function).parameters  # type: ignore[arg-type]  # marked, so a function
+        unknown = [a for a in asked if a not in known[hook] and a != "self"]
+        if unknown:
+            msg = f"hooks {name}: {hook} asks for {unknown[0]}, and is given {', '.join(known[hook])}"
+            raise PluginError(msg, hint="--no-plugin DIST leaves a plugin out")

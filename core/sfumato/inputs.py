@@ -69,7 +69,8 @@ def as_condition(
             return None
         classes = ", or the name of a class" if contract.condition == "label" else ""
         msg = f"the model is conditional and needs a condition of shape (B, {width})"
-        raise DataError(msg, hint=f"pass condition=, such an array{classes}")
+        hint = f"pass condition=, such an array{classes}; on the command line, --condition"
+        raise DataError(msg, hint=hint)
     if not width:
         msg = "the model takes no condition: its data have none"
         raise DataError(msg, hint="leave the condition out")

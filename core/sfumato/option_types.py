@@ -1,15 +1,15 @@
 """Types of options: what JSON can carry, checked exactly as JSON Schema checks it.
 
 pydantic alone is laxer than the schema that it writes: it rounds a large integer before it compares
-it, takes 0 for ``Literal[False]``, and reads patterns in Rust's dialect. So the leaves of an
+it, takes 0 for ``Literal[False]``, and reads patterns in a dialect of its own. So the leaves of an
 annotation are made again here, and what a schema cannot say is refused.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import operator
-import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -20,9 +20,10 @@ from typing import Annotated, Any, Literal, Union
 import annotated_types
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticKnownError, PydanticUndefined
+from pydantic_core import PydanticKnownError, PydanticUndefined, to_jsonable_python
 
-from sfumato.strict_json import normalized
+from sfumato.option_patterns import portable
+from sfumato.strict_json import dumps, normalized
 
 UNIONS = (Union, types.UnionType)
 _LEAVES = (int, float, str, bool, type(None))
@@ -43,10 +44,6 @@ _IN_FIELD = (
     "serialization_alias",
     "default_factory",
     "discriminator",
-)
-# An escape, a class, an end, or what only Python has: (?P<x>…), (?i), atomic groups, possessive ++.
-_TOKEN = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$|\(\?(?![:=!]|<[=!])\w*|[*+?}]\+", re.DOTALL
 )
 Bounds = Mapping[str, Any]
 
@@ -71,7 +68,12 @@ def option_type(annotation: Any, *, paths: bool = False) -> Any:
 
 
 def described(annotation: Any) -> dict[str, Any]:
-    """What an annotation says for people: description, title, examples, whether it is deprecated."""
+    """What an annotation says for people: description, title, examples, whether it is deprecated.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: Its examples are no JSON.
+    """
     if typing.get_origin(annotation) in UNIONS:
         said = [described(member) for member in typing.get_args(annotation)]
         return next((s for s in said if s), {})
@@ -82,8 +84,18 @@ def described(annotation: Any) -> dict[str, Any]:
     for item in metadata:
         if isinstance(item, FieldInfo):
             names = ("description", "title", "examples", "deprecated")
-            found |= {n: v for n in names if (v := getattr(item, n)) is not None}
+            found |= {n: _stated(n, v) for n in names if (v := getattr(item, n)) is not None}
     return found
+
+
+def _stated(name: str, value: Any) -> Any:
+    """What can stand in a schema: examples of an option, and texts."""
+    if name == "examples":
+        return json.loads(dumps(to_jsonable_python(value)))
+    if type(value) is not str and (name, type(value)) != ("deprecated", bool):
+        msg = f"its {name} is no text"
+        raise TypeError(msg)
+    return value
 
 
 def leaves(annotation: Any) -> list[Any]:
@@ -124,7 +136,7 @@ def _leaf(annotation: Any, bounds: Bounds, *, paths: bool) -> Any:
     if annotation is str:
         _only(bounds, (*_LENGTH, "pattern"), annotation)
         if "pattern" in bounds:
-            bounds = {**bounds, "pattern": _portable(bounds["pattern"])}
+            bounds = {**bounds, "pattern": portable(bounds["pattern"])}
         return Annotated[str, Field(**bounds)]
     if annotation in (int, float):
         _only(bounds, _NUMBER, annotation)
@@ -256,7 +268,7 @@ def _sound(name: str, bound: Any) -> Any:
     if not isinstance(bound, int | float) or isinstance(bound, bool) or math.isnan(bound):
         msg = f"has the bound {name}={bound!r}, which is no number"
         raise ValueError(msg)
-    if name == "multiple_of" and (bound <= 0 or integral(bound) != int(bound)):
+    if name == "multiple_of" and (bound <= 0 or not isinstance(integral(bound), int)):
         # 0.3 is a multiple of 0.1 to people and to no two validators alike.
         msg = f"has the bound multiple_of={bound}; it has a meaning for whole numbers alone"
         raise ValueError(msg)
@@ -277,32 +289,6 @@ def _joined(many: Iterable[Bounds]) -> dict[str, Any]:
         if bound != _NEVER_BINDING.get(name):
             found[name] = combine(found[name], bound) if combine and name in found else bound
     return found
-
-
-def _portable(pattern: str | re.Pattern[str]) -> str:
-    """A pattern that means one thing in Python, which checks it, and in ECMAScript, which schemas use."""
-    if isinstance(pattern, re.Pattern):
-        if pattern.flags != re.UNICODE:
-            msg = "has a pattern with flags, which a schema cannot say"
-            raise ValueError(msg)
-        pattern = pattern.pattern
-
-    def same(token: re.Match[str]) -> str:
-        text = token[0]
-        if text == "$":
-            return r"$(?!\n)"  # Python's alone also stands before a last line feed
-        if text.startswith("(?") or text in (r"\A", r"\Z", r"\z") or text[1:] == "+":
-            msg = f"has a pattern with {text}, which JSON Schema does not know"
-            raise ValueError(msg)
-        return text
-
-    made = _TOKEN.sub(same, pattern)
-    try:
-        re.compile(made)
-    except re.error as error:
-        msg = f"has the pattern {pattern!r}, which does not compile: {error}"
-        raise ValueError(msg) from None
-    return made
 
 
 def _shown(annotation: Any) -> str:

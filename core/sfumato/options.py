@@ -6,22 +6,22 @@ import functools
 import inspect
 import re
 import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    PydanticUserError,
     SerializeAsAny,
     ValidationError,
     create_model,
 )
 from pydantic_core import to_jsonable_python
 
-from sfumato.errors import PluginError
+from sfumato.blame import blaming, broken
 from sfumato.interfaces import Decoder, Encoder, Likelihood, Posterior, Prior
 from sfumato.option_types import UNIONS, described, leaves, option_type
 from sfumato.passes import Loss
@@ -59,8 +59,21 @@ def spelled_out(part: Any) -> Any:
 
 
 NestedPart = Annotated[SerializeAsAny[Nested], BeforeValidator(spelled_out)]
+Told = TypeVar("Told")
 
 
+def _total(read: Callable[[Entry], Told]) -> Callable[[Entry], Told]:
+    """Make what is read off a part raise a PluginError and nothing else."""
+
+    @functools.wraps(read)
+    def reading(entry: Entry) -> Told:
+        with blaming(entry, "its options cannot be read"):
+            return read(entry)
+
+    return reading
+
+
+@_total
 @functools.cache
 def config_model(entry: Entry) -> type[Part]:
     """The pydantic model of a part's options.
@@ -72,22 +85,22 @@ def config_model(entry: Entry) -> type[Part]:
     said = describe_options(entry)
     fields: dict[str, Any] = {"type": (Literal[entry.reference], entry.reference)}
     for name, (annotation, default) in signature(entry).items():
-        checked = _checked(entry, name, annotation)
-        # The docstring is of this very part; an annotation may be an alias that many share.
-        text = described(annotation) | ({"description": said[name]} if name in said else {})
-        value = ... if default is _EMPTY else _sound_default(entry, name, checked, default)
-        fields[name] = (checked, Field(value, **text))
-    try:
+        with blaming(entry, f"option {name!r} cannot be read"):
+            checked = _checked(entry, name, annotation)
+            # The docstring is of this very part; an annotation may be an alias that many share.
+            text = described(annotation) | ({"description": said[name]} if name in said else {})
+            value = ... if default is _EMPTY else _sound_default(entry, name, checked, default)
+            fields[name] = (checked, Field(value, **text))
+    with blaming(entry, "its options make no schema"):
         return create_model(
             f"{entry.kind}_{entry.name}", __base__=Part, __doc__=describe(entry), **fields
         )
-    except (PydanticUserError, TypeError) as error:
-        raise _broken(entry, f"its options make no schema: {error}") from error
 
 
 _EMPTY = inspect.Parameter.empty
 
 
+@_total
 def signature(entry: Entry) -> dict[str, tuple[Any, Any]]:
     """Keyword-only parameters of a part: annotation and default of each.
 
@@ -96,24 +109,20 @@ def signature(entry: Entry) -> dict[str, tuple[Any, Any]]:
     """
     target = entry.load()
     function: Any = target.__init__ if inspect.isclass(target) else target
-    try:
+    with blaming(entry, "its signature cannot be read"):  # what is written in C may have none
         parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError) as error:  # what is written in C may have none
-        raise _broken(entry, f"its signature cannot be read: {error}") from error
     _refuse_positional(entry, [p for p in parameters if p.default is not _EMPTY])
     keywords = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     bare = [name for name, p in keywords.items() if p.annotation is _EMPTY]
     if bare:
-        raise _broken(entry, f"option {bare[0]!r} has no type annotation", _TYPES)
+        raise broken(entry, f"option {bare[0]!r} has no type annotation", _TYPES)
 
     def carrier() -> None: ...
 
     carrier.__annotations__ = {name: p.annotation for name, p in keywords.items()}
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
-    try:
+    with blaming(entry, "an annotation cannot be evaluated"):
         hints = typing.get_type_hints(carrier, globalns=namespace, include_extras=True)
-    except Exception as error:
-        raise _broken(entry, f"an annotation cannot be evaluated: {error}") from error
     return {name: (hints[name], p.default) for name, p in keywords.items()}
 
 
@@ -127,12 +136,14 @@ def nested_kind(annotation: Any) -> str | None:
     return INTERFACES.get(annotation) if isinstance(annotation, type) else None
 
 
+@_total
 def nested_options(entry: Entry) -> dict[str, str]:
     """Options of a part that are parts themselves, with their kinds."""
     kinds = {name: nested_kind(annotation) for name, (annotation, _) in signature(entry).items()}
     return {name: kind for name, kind in kinds.items() if kind}
 
 
+@_total
 def path_options(entry: Entry) -> set[str]:
     """Options of a part that are paths."""
     return {n for n, (annotation, _) in signature(entry).items() if Path in leaves(annotation)}
@@ -143,12 +154,14 @@ def arguments(config: Part) -> dict[str, Any]:
     return {name: getattr(config, name) for name in type(config).model_fields if name != "type"}
 
 
+@_total
 def describe(entry: Entry) -> str:
     """The part's docstring, up to its first section."""
     text = inspect.getdoc(entry.load()) or ""
     return text.split("\n\nArgs:")[0].split("\n\nReferences:")[0].strip()
 
 
+@_total
 def describe_options(entry: Entry) -> dict[str, str]:
     """What the docstring's ``Args`` section says of each option."""
     text = inspect.getdoc(entry.load()) or ""
@@ -160,13 +173,13 @@ def describe_options(entry: Entry) -> dict[str, str]:
 def _checked(entry: Entry, name: str, annotation: Any) -> Any:
     """The type that checks an option."""
     if hasattr(Part, name) or name in Part.model_fields:
-        raise _broken(entry, f"option {name!r} has a name that specs use themselves")
+        raise broken(entry, f"option {name!r} has a name that specs use themselves")
     if nested_kind(annotation):
         return NestedPart | None if _may_be_none(annotation) else NestedPart
     try:
         return option_type(annotation, paths=entry.kind not in PARTS)
     except ValueError as error:
-        raise _broken(entry, f"option {name!r} {error}", _TYPES) from error
+        raise broken(entry, f"option {name!r} {error}", _TYPES) from error
 
 
 def _sound_default(entry: Entry, name: str, checked: Any, default: Any) -> Any:
@@ -179,7 +192,7 @@ def _sound_default(entry: Entry, name: str, checked: Any, default: Any) -> Any:
         said = error.errors(include_url=False)[0]["msg"].replace("Input should", "it should")
     except ValueError as error:
         said = str(error)
-    raise _broken(entry, f"the default {default!r} of option {name!r} is no valid value: {said}")
+    raise broken(entry, f"the default {default!r} of option {name!r} is no valid value: {said}")
 
 
 def _refuse_positional(entry: Entry, defaulted: list[inspect.Parameter]) -> None:
@@ -189,7 +202,7 @@ def _refuse_positional(entry: Entry, defaulted: list[inspect.Parameter]) -> None
             name, annotation = parameter.name, parameter.annotation
             shown = f"{name}: {annotation} = " if isinstance(annotation, str) else None
             keyword = f"{shown}{parameter.default!r}" if shown else str(parameter)
-            raise _broken(entry, f"option {name!r} is positional; write `*, {keyword}`")
+            raise broken(entry, f"option {name!r} is positional; write `*, {keyword}`")
 
 
 def _is_optional(annotation: Any) -> bool:
@@ -206,8 +219,3 @@ def _may_be_none(annotation: Any) -> bool:
 _TYPES = (
     "options are int, float, str, bool, None, Literal, parts, and lists, tuples or dicts of these"
 )
-
-
-def _broken(entry: Entry, what: str, hint: str | None = None) -> PluginError:
-    message = f"{entry.kind} {entry.name!r} of {entry.distribution} {entry.version}: {what}"
-    return PluginError(message, hint=hint)

@@ -5,10 +5,12 @@ Importing this module imports neither torch nor pydantic nor any plugin.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,6 +22,11 @@ PROJECT = "sfumato"
 PARTS = ("encoder", "posterior", "prior", "decoder", "likelihood", "loss")
 KINDS = (*PARTS, "family", "data", "metric", "sampler", "report", "command", "tracker")
 HOOKS = "hooks"
+COMMANDS = (
+    "list", "describe", "plugins", "doctor", "new", "check", "schema", "init", "validate", "train",
+    "evaluate", "sample", "reconstruct", "interpolate", "encode", "compare",
+)  # fmt: skip
+"""Names of the commands of sfumato, which no plugin can take."""
 LOCAL = "local"
 
 Target = Callable[..., Any]
@@ -78,9 +85,11 @@ class Entry:
         self._check_made_for_this()
         module, _, attributes = self.target.partition(":")
         try:
-            found: Any = importlib.import_module(module)
-            for attribute in filter(None, attributes.split(".")):
-                found = getattr(found, attribute)
+            # What a plugin prints must not stand in the output of a command.
+            with contextlib.redirect_stdout(sys.stderr):
+                found: Any = importlib.import_module(module)
+                for attribute in filter(None, attributes.split(".")):
+                    found = getattr(found, attribute)
         except (Exception, SystemExit) as error:
             msg = (
                 f"{self.kind} {self.name!r} of {self.distribution} {self.version} fails to import: "
@@ -197,9 +206,9 @@ class Registry:
         if kind not in KINDS:
             msg = f"unknown kind {kind!r}"
             raise UnknownPartError(msg, hint=f"kinds: {', '.join(KINDS)}")
-        if not name or ":" in name:
-            msg = f"{name!r} cannot be the name of a part: a colon ends a distribution's name"
-            raise UnknownPartError(msg, hint="register it under another name")
+        if not re.fullmatch(r"[\w.-]+", name):
+            msg = f"{name!r} cannot be the name of a part"
+            raise UnknownPartError(msg, hint="use letters, digits, dots, dashes and underscores")
         if not callable(target) or _is_built(target):
             what = "built already" if _is_built(target) else "not something to call"
             msg = f"{kind} {name!r} is {type(target).__name__}, {what}"
@@ -234,9 +243,25 @@ class Registry:
             )
         return found[0]
 
-    @staticmethod
-    def _unknown(kind: str, reference: str, names: list[str]) -> SfumatoError:
-        near = difflib.get_close_matches(reference, names, 1)
+    def _unknown(self, kind: str, reference: str, names: list[str]) -> SfumatoError:
+        distribution, _, name = reference.rpartition(":")
+        if distribution == LOCAL:
+            return UnknownPartError(
+                f'{kind} "{name}" is not registered in this process',
+                hint="register it first: sfumato.register, or --plugin FILE",
+            )
+        for entry in scanned():
+            if (entry.kind, entry.name) == (kind, name) and not self.allows(entry.distribution):
+                return UnknownPartError(
+                    f'unknown {kind} "{reference}"',
+                    hint=f"{entry.distribution} has one, and SFUMATO_PLUGINS or --no-plugin leaves it out",
+                )
+        if distribution and self.version_of(distribution) is None:
+            return UnknownPartError(
+                f'unknown {kind} "{reference}": no plugin {distribution} is installed here',
+                hint="see: sfumato plugins",
+            )
+        near = difflib.get_close_matches(name, names, 1)
         guess = (
             f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(names) or 'none'}"
         )

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from sfumato.blame import told
 from sfumato.data import Contract
 from sfumato.errors import PluginError, Problem, SfumatoError, SpecError, UnknownPartError
 from sfumato.option_types import integral
@@ -110,9 +111,9 @@ def expanded(entry: Entry, config: Part) -> Raw:
         PluginError: It fails.
     """
     try:
-        return dict(entry.load()(**arguments(config)))
-    except Exception as error:
-        message = f"{entry.location} of {entry.distribution} fails: {error}"
+        return dict(_as_json(dict(entry.load()(**arguments(config))), ""))
+    except (Exception, SystemExit) as error:
+        message = f"{entry.location} of {entry.distribution} fails: {told(error)}"
         raise PluginError(message) from error
 
 

@@ -5,11 +5,24 @@ nothing matched. ``$defs`` holds
 
 * ``encoder.mlp``: a part with its options; of every kind, also of those that specs do not name;
 * ``encoder``: any part of a kind, as a name or an object;
-* ``refined:encoder.mlp``: the same where a default, here ``mlp``, may be refined without naming it;
-* ``any:encoder``: the same beside a family with options, on which its default may depend: any part
-  may be meant, so of an object without ``type`` only the keys are checked;
-* ``beside:family.vae``: what a model may say beside a family without options;
+* ``any:encoder``: the same beside a family, which may have chosen the part and given its options;
 * ``names:encoder``: the names of a kind.
+
+So ``{"type": "mlp", "hiden": [8]}`` is told by name where ``encoder`` is::
+
+    {"if": {"type": "string"},
+     "then": {"$ref": "#/$defs/names:encoder"},
+     "else": {"type": "object",
+              "properties": {"type": {"$ref": "#/$defs/names:encoder"}},
+              "required": ["type"],
+              "allOf": [{"if": {"properties": {"type": {"pattern": "^mlp$"}}, "required": ["type"]},
+                         "then": {"$ref": "#/$defs/encoder.mlp"}},
+                        …]}}
+
+and ``any:encoder`` is that with nothing ``required``, neither ``type`` nor options, and one more case:
+an object without ``type`` takes the options of all encoders, ``{"hidden": …, "channels": …}``, each of
+which has a value that some encoder allows. What a family names is never asked: the schema refuses
+nothing that is valid, and accepts some of what is not.
 """
 
 from __future__ import annotations
@@ -21,12 +34,14 @@ from urllib.parse import quote
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from sfumato.errors import PluginError, SfumatoError, SpecError
+from sfumato.blame import blaming
+from sfumato.errors import PluginError
 from sfumato.option_types import described
-from sfumato.options import config_model, nested_options, signature, spelled_out
+from sfumato.options import config_model, nested_options, signature
+from sfumato.part_names import PartNames
 from sfumato.plain_text import plain
-from sfumato.registry import KINDS, PARTS, PROJECT, Entry, Registry, registry
-from sfumato.resolve import default_part, expanded, merge, resolve_part
+from sfumato.registry import KINDS, PARTS, Entry, Registry, registry
+from sfumato.resolve import default_part
 from sfumato.spec import DEFAULT_OPTIMIZER, DEFAULT_PARTS, FORMAT, ModelSpec, TrainingSpec
 from sfumato.strict_json import pointer
 from sfumato.training_parts import LOCAL
@@ -34,6 +49,8 @@ from sfumato.training_parts import LOCAL
 Schema = dict[str, Any]
 _NO_SCHEMA = ("command",)
 _NAMED_IN_TRAINING = ("optimizer", "schedule")
+_BY_DATA = "likelihood"
+_SAID = ("default", "description", "title", "examples", "deprecated")
 
 
 def json_schema(parts: Registry = registry) -> Schema:
@@ -53,7 +70,7 @@ class _Maker:
     """Collects the definitions."""
 
     def __init__(self, parts: Registry) -> None:
-        self._parts = parts
+        self._parts, self._names = parts, PartNames(parts)
         self._definitions: dict[str, Schema] = {}
         self._left_out: list[str] = []
         self._entries: dict[str, list[Entry]] = {}
@@ -61,7 +78,7 @@ class _Maker:
             entries = LOCAL[kind].values() if kind in LOCAL else parts.of_kind(kind)
             self._entries[kind] = [entry for entry in entries if self._learn(entry)]
         for kind, entries in self._entries.items():
-            self._definitions[f"names:{kind}"] = self._names(entries)
+            self._definitions[f"names:{kind}"] = self._names.of(entries)
             self._definitions[kind] = self._choice(kind)
 
     def schema(self) -> Schema:
@@ -87,7 +104,7 @@ class _Maker:
     def _training(self) -> Schema:
         training = _section(TrainingSpec, _NAMED_IN_TRAINING)
         training["properties"] |= {
-            "optimizer": self._refined("optimizer", DEFAULT_OPTIMIZER),
+            "optimizer": self._over("optimizer", DEFAULT_OPTIMIZER["type"]),
             "schedule": _or_null(_ref("schedule")),
         }
         training |= {
@@ -97,76 +114,27 @@ class _Maker:
         return training
 
     def _model(self) -> Schema:
-        """One case for no family, one for each family alone, and one for families with options."""
+        """Without a family, what there is by default is known; beside one, it is not."""
         model = _section(ModelSpec, PARTS)
         model["properties"] |= {kind: {} for kind in PARTS}
         model["properties"]["family"] = _or_null(_ref("family"))
-        any_parts = {kind: self._unknown(kind) for kind in PARTS}
-        cases = [
-            _case({"family": {"type": "null"}}, [], self._beside(DEFAULT_PARTS)),
-            _case(
-                {"family": {"type": "object", "minProperties": 2}},
-                ["family"],
-                {"properties": _with_null(any_parts)},
-            ),
-        ]
-        for entry in self._entries["family"]:
-            name = f"beside:family.{entry.reference}"
-            self._definitions[name] = self._beside_family(entry)
-            cases.append(_case({"family": self._alone(entry)}, ["family"], _ref(name)))
-        return model | {"allOf": cases}
-
-    def _alone(self, entry: Entry) -> Schema:
-        name = {"type": "string", "pattern": _pattern([self._spelling(entry)])}
-        return {
-            "anyOf": [
-                name,
-                {
-                    "type": "object",
-                    "properties": {"type": name},
-                    "required": ["type"],
-                    "maxProperties": 1,
-                },
-            ]
+        alone = {kind: _ref(kind) for kind in PARTS}
+        alone |= {kind: self._over(kind, part["type"]) for kind, part in DEFAULT_PARTS.items()}
+        needed = [kind for kind in PARTS if kind not in DEFAULT_PARTS and kind != _BY_DATA]
+        return model | {
+            "if": {"properties": {"family": {"type": "null"}}},
+            "then": {"properties": _with_null(alone), "required": needed},
+            "else": {"properties": _with_null({kind: self._any(kind) for kind in PARTS})},
         }
-
-    def _beside_family(self, entry: Entry) -> Schema:
-        try:
-            config = resolve_part("family", entry.reference, "", self._parts)
-            return self._beside(merge(DEFAULT_PARTS, expanded(entry, config)))
-        except SpecError:  # it needs options
-            return {}
-        except SfumatoError as error:
-            self._left_out.append(f"{_called(entry)} without options: {_stable(error.message)}")
-            return {"properties": {"family": False}}
-
-    def _beside(self, defaults: Mapping[str, Any]) -> Schema:
-        """What parts may be, and which are needed, where a model starts from defaults."""
-        properties = {kind: self._refined(kind, defaults.get(kind)) for kind in PARTS}
-        needed = [
-            kind
-            for kind in PARTS
-            if not self._stands(kind, defaults.get(kind))
-            and not (kind == "likelihood" and defaults.get(kind) is None)
-        ]
-        return {"properties": _with_null(properties), "required": needed}
-
-    def _stands(self, kind: str, default: Any) -> bool:
-        """Whether a default is a whole part, so that a spec need not name one."""
-        try:
-            return default is not None and bool(resolve_part(kind, default, "", self._parts))
-        except SpecError:
-            return False
 
     # One part.
 
     def _learn(self, entry: Entry) -> bool:
         """Define a part; False if it cannot be used."""
-        wrong = (
-            None if self._bare(entry) or self._qualified(entry) else "it has no name of its own"
-        )
+        wrong = None if self._names.has(entry) else "it has no name of its own"
         try:
-            made = self._definition(entry)
+            with blaming(entry, "its options make no schema"):
+                made = self._definition(entry)
         except PluginError as error:
             wrong = _stable(error.message)
         if wrong:
@@ -186,7 +154,7 @@ class _Maker:
                 properties[name] = texts | _held(_ref(nested[name]), optional=optional)
             if "description" in properties[name]:
                 properties[name]["description"] = plain(properties[name]["description"])
-        schema["properties"]["type"] = self._names([entry])
+        schema["properties"]["type"] = self._names.of([entry])
         schema["title"] = f"{entry.kind} {entry.name} ({entry.distribution} {entry.version})"
         if "description" in schema:
             schema["description"] = plain(schema["description"])
@@ -205,129 +173,57 @@ class _Maker:
         except PluginError:
             return False
 
-    # Names.
-
-    def _names(self, entries: Iterable[Entry]) -> Schema:
-        """The names of parts. Those to offer are listed; other spellings of them match a pattern."""
-        entries = list(entries)
-        offered = [name for entry in entries for name in self._offered(entry)]
-        if not entries:
-            return {"type": "string", "enum": []}
-        spelled = _pattern([self._spelling(entry) for entry in entries])
-        return {"type": "string", "if": {"pattern": spelled}, "else": {"enum": offered}}
-
-    def _offered(self, entry: Entry) -> list[str]:
-        bare = [entry.name] if self._bare(entry) else []
-        third = entry.distribution != PROJECT and self._qualified(entry)
-        return [*bare, entry.reference] if third else bare
-
-    def _spelling(self, entry: Entry) -> str:
-        """A pattern of all ways to name a part: distributions are compared without case, ``_`` as ``-``."""
-        name = _literally(entry.name)
-        if not self._qualified(entry):
-            return name
-        spelled = "".join(
-            "[-_.]+" if c == "-" else f"[{c.upper()}{c}]" if c.isalpha() else _literally(c)
-            for c in entry.distribution
-        )
-        return f"(?:{spelled}:)?{name}" if self._bare(entry) else f"{spelled}:{name}"
-
-    def _bare(self, entry: Entry) -> bool:
-        return entry.kind in LOCAL or self._names_it(entry, entry.name)
-
-    def _qualified(self, entry: Entry) -> bool:
-        reference = f"{entry.distribution}:{entry.name}"
-        return entry.kind not in LOCAL and self._names_it(entry, reference)
-
-    def _names_it(self, entry: Entry, reference: str) -> bool:
-        try:
-            return self._parts.get(entry.kind, reference) == entry
-        except SfumatoError:
-            return False
-
     # Choices among the parts of a kind.
 
     def _choice(self, kind: str) -> Schema:
         """A name, or an object whose ``type`` chooses its options."""
         entries = self._entries[kind]
-        cases = [self._if_named(entry, _ref(f"{kind}.{entry.reference}")) for entry in entries]
-        return _named(self._by_name(kind), _ref(f"names:{kind}"), ["type"], cases)
+        cases = [self._if_named(e, _ref(f"{kind}.{e.reference}")) for e in entries]
+        # A name alone stands for a part without options, so for one that requires none.
+        free = [e for e in entries if self._part(e)["required"] == ["type"]]
+        names = _ref(f"names:{kind}")
+        by_name = names if free == entries else self._names.of(free)
+        return _named(by_name, names, ["type"], cases)
 
-    def _by_name(self, kind: str) -> Schema:
-        """Parts that a name alone can stand for."""
-        free = [entry for entry in self._entries[kind] if not self._needs(entry)]
-        return _ref(f"names:{kind}") if free == self._entries[kind] else self._names(free)
+    def _over(self, kind: str, default: str) -> Schema:
+        """A choice where options without a type go over a default of ours, which requires none."""
+        over = {**self._definitions.get(f"{kind}.{default}", {}), "required": []}
+        untyped = {"type": "object", "not": {"required": ["type"]}}
+        return {"if": untyped, "then": over, "else": _ref(kind)}
 
-    def _needs(self, entry: Entry) -> list[str]:
-        """Options that must be given."""
-        required = self._definitions[f"{entry.kind}.{entry.reference}"]["required"]
-        return [name for name in required if name != "type"]
-
-    def _if_named(self, entry: Entry, then: Schema, unless: str | None = None) -> Schema:
-        name: Schema = {"type": "string", "pattern": _pattern([self._spelling(entry)])}
-        if unless is not None:
-            name["not"] = {"const": unless}
-        return _case({"type": name}, ["type"], then)
-
-    def _refined(self, kind: str, default: Any) -> Schema:
-        """A choice where a default may be refined: what is given goes over it, unless its type differs."""
-        default = spelled_out(default)
-        found = self._found(kind, default)
-        if found is None:
-            return _ref(kind)
-        name = f"refined:{kind}.{found.reference}"
-        if set(default) == {"type"} and default["type"] == found.reference:
-            if name not in self._definitions:
-                self._definitions[name] = self._refinement(kind, found, default)
-            return _ref(name)
-        return self._refinement(kind, found, default)
-
-    def _found(self, kind: str, default: Any) -> Entry | None:
-        if not isinstance(default, dict) or not isinstance(default.get("type"), str):
-            return None
-        for entry in self._entries[kind]:
-            if re.search(_pattern([self._spelling(entry)]), default["type"]):
-                return entry
-        return None
-
-    def _refinement(self, kind: str, found: Entry, default: Mapping[str, Any]) -> Schema:
-        written = default["type"]
-        over = dict(self._definitions[f"{kind}.{found.reference}"])
-        over["required"] = [name for name in self._needs(found) if name not in default]
-        given = {n: k for n, k in nested_options(found).items() if default.get(n) is not None}
-        inner = {
-            name: self._refined(inner_kind, default[name]) for name, inner_kind in given.items()
-        }
-        over["properties"] = _with_parts(over["properties"], inner)
-        cases = [_case({"type": {"const": written}}, [], over)]
-        for entry in self._entries[kind]:
-            strict = _ref(f"{kind}.{entry.reference}")
-            cases.append(self._if_named(entry, strict, written if entry == found else None))
-        by_name = self._by_name(kind)
-        if not over["required"]:
-            by_name = {"if": {"not": {"const": written}}, "then": by_name}
-        return _named(by_name, _ref(f"names:{kind}"), [], cases)
-
-    def _unknown(self, kind: str) -> Schema:
-        """A choice over a default that is not known: it may be any part and give any of its options."""
+    def _any(self, kind: str) -> Schema:
+        """A choice that may go over any part with any options."""
         if (name := f"any:{kind}") not in self._definitions:
             self._definitions[name] = {}  # it may hold itself
-            opened = {entry.reference: self._opened(entry) for entry in self._entries[kind]}
-            keys: Schema = {key: {} for over in opened.values() for key in over["properties"]}
-            untyped = {"properties": keys, "additionalProperties": False}
-            cases = [{"if": {"required": ["type"]}, "else": untyped}] + [
-                self._if_named(entry, opened[entry.reference]) for entry in self._entries[kind]
-            ]
-            names = _ref(f"names:{kind}")
+            entries, names = self._entries[kind], _ref(f"names:{kind}")
+            parts = [self._partial(entry) for entry in entries]
+            keys = {key for part in parts for key in part["properties"]} - {"type"}
+            options = {
+                key: _one_of([p["properties"].get(key) for p in parts]) for key in sorted(keys)
+            }
+            untyped = {"properties": options, "additionalProperties": False}
+            cases = [self._if_named(e, part) for e, part in zip(entries, parts, strict=True)]
+            cases.append({"if": {"required": ["type"]}, "else": untyped})
             self._definitions[name] = _named(names, names, [], cases)
         return _ref(name)
 
-    def _opened(self, entry: Entry) -> Schema:
-        over = dict(self._definitions[f"{entry.kind}.{entry.reference}"])
-        inner = {name: self._unknown(kind) for name, kind in nested_options(entry).items()}
-        over["properties"] = _with_parts(over["properties"], inner)
-        over["required"] = []
-        return over
+    def _partial(self, entry: Entry) -> Schema:
+        """A part whose options go over others of the same part."""
+        part = self._part(entry)
+        nested, properties = nested_options(entry), {}
+        for name, option in part["properties"].items():
+            properties[name] = _partly(option)
+            if name in nested:
+                inner = self._any(nested[name])
+                properties[name] = _texts(option) | _held(inner, optional="else" in option)
+        return {**part, "properties": properties, "required": []}
+
+    def _part(self, entry: Entry) -> Schema:
+        return self._definitions[f"{entry.kind}.{entry.reference}"]
+
+    def _if_named(self, entry: Entry, then: Schema) -> Schema:
+        name = {"type": "string", **self._names.pattern([entry])}
+        return {"if": {"properties": {"type": name}, "required": ["type"]}, "then": then}
 
 
 def _named(by_name: Schema, types: Schema, required: list[str], cases: list[Schema]) -> Schema:
@@ -338,17 +234,13 @@ def _named(by_name: Schema, types: Schema, required: list[str], cases: list[Sche
     return {"if": {"type": "string"}, "then": by_name, "else": over}
 
 
-def _case(properties: Schema, required: list[str], then: Schema) -> Schema:
-    return {"if": {"properties": properties, "required": required}, "then": then}
-
-
 def _or_null(schema: Schema) -> Schema:
     return {"if": {"type": "null"}, "else": schema}  # not anyOf, which hides what is wrong
 
 
 def _with_null(parts: Mapping[str, Schema]) -> Schema:
     """Parts of a model, of which the likelihood may be left to the data."""
-    return {**parts, "likelihood": _or_null(parts["likelihood"])}
+    return {**parts, _BY_DATA: _or_null(parts[_BY_DATA])}
 
 
 def _held(part: Schema, *, optional: bool) -> Schema:
@@ -357,17 +249,28 @@ def _held(part: Schema, *, optional: bool) -> Schema:
 
 def _texts(option: Schema) -> Schema:
     """What is said of an option, without what it may be."""
-    said = ("default", "description", "title", "examples", "deprecated")
-    return {name: value for name, value in option.items() if name in said}
+    return {name: value for name, value in option.items() if name in _SAID}
 
 
-def _with_parts(options: Schema, inner: Mapping[str, Schema]) -> Schema:
-    """Options with other choices for those that are parts."""
-    changed = {
-        name: _texts(options[name]) | _held(part, optional="else" in options[name])
-        for name, part in inner.items()
-    }
-    return {**options, **changed}
+def _one_of(options: Iterable[Schema | None]) -> Schema:
+    """What some option of a name may be; whose it is and what is said of it is not known."""
+    different: list[Schema] = []
+    for option in options:
+        if option is None:
+            continue  # a part without it
+        checks = {name: value for name, value in option.items() if name not in _SAID}
+        if checks not in different:
+            different.append(checks)
+    return {"anyOf": different} if len(different) > 1 else different[0]
+
+
+def _partly(option: Any) -> Any:
+    """An option whose value is merged with another one: of an object, a few members may be given."""
+    if isinstance(option, list):
+        return [_partly(inner) for inner in option]
+    if not isinstance(option, dict):
+        return option
+    return {name: _partly(inner) for name, inner in option.items() if name != "minProperties"}
 
 
 def _ref(name: str) -> Schema:
@@ -382,15 +285,6 @@ def _section(model: type[ModelSpec | TrainingSpec], parts: Iterable[str]) -> Sch
         del schema["properties"][name]
     schema["required"] = []
     return schema
-
-
-def _pattern(spellings: Iterable[str]) -> str:
-    return rf"^(?:{'|'.join(spellings)})$(?!\n)"
-
-
-def _literally(text: str) -> str:
-    """Not re.escape, which escapes what ECMAScript does not let one escape."""
-    return re.sub(r"[\\^$.*+?()\[\]{}|/]", r"\\\g<0>", text)
 
 
 def _called(entry: Entry) -> str:

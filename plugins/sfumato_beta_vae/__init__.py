@@ -26,6 +26,7 @@ Capacity = Annotated[
 CapacitySteps = Annotated[
     int | None, Field(ge=1, description="Steps over which the capacity rises.")
 ]
+# Resolved specs say null where they mean this, so it cannot change within format 1.
 DEFAULT_CAPACITY_STEPS = 10_000
 
 

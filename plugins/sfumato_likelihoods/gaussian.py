@@ -16,6 +16,7 @@ from sfumato import Context, Incompatible, Likelihood, Scope
 
 Positive = Annotated[float, Field(gt=0)]
 Scale = Literal["learned", "learned_per_dimension", "optimal"]
+# Resolved specs say null where they mean this, so it cannot change within format 1.
 DEFAULT_SIGMA_MIN = 1e-3
 _AT_MINIMUM = 1.05
 # Adam moves a parameter by about its learning rate a step, whatever the gradient. At 1e-3 a bare

@@ -55,6 +55,8 @@ class MlpEncoder(Encoder):
         torch.Size([5, 16])
     """
 
+    compiles = True
+
     def __init__(
         self,
         context: Context,
@@ -101,6 +103,8 @@ class MlpDecoder(Decoder):
     Shape:
         ``z`` ``(N, *Z)`` to parameters ``(N, *P)``.
     """
+
+    compiles = True
 
     def __init__(
         self,

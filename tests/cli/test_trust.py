@@ -132,8 +132,8 @@ def test_a_plugin_adds_commands(process: Callable[..., Any], plugin: Callable[..
     assert "imported" not in listed.out
     for line in ("shout", "acme:train", "of acme 1.0"):
         assert line in listed.out.partition("Commands of plugins")[2]
-    assert process("-c", RUN, "shout", "a", "b", env=env).out == "imported\nA B\n"
-    assert process("-c", RUN, "acme:train", "c", env=env).out == "imported\nC\n"
+    assert process("-c", RUN, "shout", "a", "b", env=env).out == "A B\n"
+    assert process("-c", RUN, "acme:train", "c", env=env).out == "C\n"
     assert "Usage" in process("-c", RUN, "train", "--help", env=env).out.splitlines()[0]
     for name, code, says in (
         ("odd", 3, "not callable"),
@@ -299,3 +299,37 @@ def test_a_header_that_makes_no_sense_is_damaged(
         done = command(*arguments)
         assert (done.code, "forged.safetensors" in done.err) == (1, True), done.err
         assert "K900" not in done.err
+
+
+def test_what_a_plugin_prints_stands_in_no_output(
+    process: Callable[..., Any], plugin: Callable[..., Path]
+) -> None:
+    """Importing it may be loud; what is asked for as JSON is JSON."""
+    points = "[sfumato.encoder]\nloud = acme:E\n[sfumato.hooks]\nh = acme\n"
+    env = {"PYTHONPATH": str(plugin("acme", points, f"print('HELLO')\n{ENCODER}"))}
+    for arguments in (["plugins", "--json"], ["describe", "loud", "--json"], ["schema"]):
+        done = process("-c", RUN, *arguments, env=env)
+        assert json.loads(done.out)
+        assert "HELLO" in done.err
+
+
+def test_hooks_that_cannot_be_called_are_broken(
+    process: Callable[..., Any], plugin: Callable[..., Path]
+) -> None:
+    """Every run would stop at them, so the doctor says it first."""
+    source = "from sfumato import hookimpl\n@hookimpl\ndef run_start(run):\n    pass\n"
+    env = {"PYTHONPATH": str(plugin("acme", "[sfumato.hooks]\nh = acme\n", source))}
+    done = process("-c", RUN, "doctor", env=env)
+    assert done.code == 1
+    assert "there is no hook run_start" in done.out
+
+
+def test_a_folder_does_not_hide_a_part(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who stands beside the project of a plugin can have its part described."""
+    monkeypatch.chdir(tmp_path)
+    Path("mlp").mkdir()
+    assert "encoder mlp" in command("describe", "mlp").out
+    Path("runs").mkdir()
+    assert "holds no model.safetensors" in command("describe", "runs").err

@@ -456,3 +456,32 @@ def test_what_makes_parameters_in_its_first_run_counts_towards_the_limit(
     assert plan.parameters > 16 * 50
     with pytest.raises(SpecError, match="the limit is 700"):
         build(tiny(encoder="lazy"), (1, 4, 4), "cpu", max_parameters=700, parts=parts)
+
+
+@pytest.mark.parametrize("at_build", [True, False])
+def test_a_part_that_ends_the_process_fails_and_no_more(
+    parts: Registry, tiny: Tiny, *, at_build: bool
+) -> None:
+    """Its exit code would else be taken for ours."""
+
+    class Quitter(Warm):
+        def __init__(self) -> None:
+            if at_build:
+                raise SystemExit(0)
+            super().__init__()
+
+        def forward(self, x: Tensor, temperature: float = 2.0) -> Tensor:
+            del x, temperature
+            raise SystemExit(0)
+
+    parts.register("encoder", "quitter", Quitter)
+    with pytest.raises(SpecError, match='encoder "local:quitter" does not fit: SystemExit'):
+        build(tiny(encoder="quitter"), (1, 4, 4), "cpu", parts=parts)
+
+
+def test_a_size_that_no_tensor_can_have_is_told_in_one_line(parts: Registry, tiny: Tiny) -> None:
+    """Without the trace of frames that torch's own errors end in."""
+    parts.register("encoder", "warm", Warm)
+    with pytest.raises(SpecError) as caught:
+        build(tiny(encoder={"type": "warm", "width": 10**22}), (1, 4, 4), "cpu", parts=parts)
+    assert "frame #" not in str(caught.value)

@@ -67,14 +67,16 @@ def test_hooks_are_called_in_order_with_what_they_ask_for(
     assert [c[0] for c in calls].count("run_started") == 2
 
 
-@pytest.mark.parametrize("body", ["1 / 0", "raise KeyError('x')", "import nonesuch"])
+@pytest.mark.parametrize(
+    "body", ["1 / 0", "raise KeyError('x')", "import nonesuch", "raise SystemExit(0)"]
+)
 def test_a_failing_hook_warns_and_the_run_goes_on(
     install: Install, tiny: Tiny, grey: Tensor, body: str
 ) -> None:
     """Also the other plugins' hooks are still called."""
     install("faulty", {"hooks": "f = faulty"}, hook(body))
     seen = install("recorder", {"hooks": "r = recorder"}, RECORDER)
-    with pytest.warns(RuntimeWarning, match="hook epoch_ended of faulty failed"):
+    with pytest.warns(RuntimeWarning, match="hook epoch_ended of faulty of faulty failed"):
         run = train(tiny(), grey, parts=seen)
     assert len(run.metrics) == 2
     assert [c[0] for c in sys.modules["recorder"].calls].count("epoch_ended") == 2
@@ -96,10 +98,12 @@ def test_a_hook_module_that_does_not_import_warns(
 def test_a_misspelt_hook_or_argument_is_an_error_before_anything_is_written(
     install: Install, tiny: Tiny, grey: Tensor, tmp_path: Path, name: str, arguments: str
 ) -> None:
-    """A hook that would never be called, or not as meant, is refused."""
+    """A hook that would never be called, or not as meant, is refused; a near name is offered."""
     seen = install("typo", {"hooks": "t = typo"}, hook("pass", name, arguments))
-    with pytest.raises(PluginError, match="hook plugin typo"):
+    with pytest.raises(PluginError, match=r"hooks typo of typo: .*(no hook|asks for)") as caught:
         train(tiny(), grey, tmp_path / "run", parts=seen)
+    assert "--no-plugin" in (caught.value.hint or "")
+    assert ("did you mean epoch_ended?" in (caught.value.hint or "")) == (name == "epoch_endde")
     assert not (tmp_path / "run").exists()
 
 

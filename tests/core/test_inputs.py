@@ -132,7 +132,7 @@ def test_a_mode_that_is_none_is_refused(model: Model) -> None:
 def test_weights_that_broke_in_the_last_step_are_no_result(tmp_path: Any) -> None:
     """Without a validation split nothing looks at the last update, so the weights are looked at."""
     spec = {
-        "model": {"family": "ae"},
+        "model": {"family": "ae", "likelihood": {"type": "gaussian", "sigma": 1.0}},
         "training": {"steps": 1, "optimizer": {"type": "sgd", "lr": 1e60}},
     }
     data = Splits(Split(torch.rand(8, 4)), Contract(shape=(4,), support="unit"))

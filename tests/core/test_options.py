@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +17,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from torch import Tensor, nn
 
 from sfumato import Context, Encoder, PluginError, SpecError, build, load_spec
+from sfumato.option_patterns import portable
 from sfumato.options import config_model, describe, describe_options, path_options, signature
 from sfumato.registry import Entry, Registry
 
@@ -375,6 +380,11 @@ def test_a_part_with_kwargs_is_closed_all_the_same(parts: Registry, tiny: Tiny) 
         (Annotated[str, Field(pattern="(?i)a")], "a pattern with (?i"),
         (Annotated[str, Field(pattern="(?P<x>a)")], "a pattern with (?P"),
         (Annotated[str, Field(pattern="a++")], "a pattern with ++"),
+        (Annotated[str, Field(pattern="a{2}+")], "a pattern with }+"),
+        (Annotated[str, Field(pattern=r"(a)?\1")], r"a pattern with \1"),
+        (Annotated[str, Field(pattern=r"[\S]")], r"a pattern with \S in a class"),
+        (Annotated[str, Field(pattern=re.compile("a", re.IGNORECASE))], "a pattern with flags"),
+        (Annotated[int, Field(multiple_of=float("inf"))], "a meaning for whole numbers alone"),
         (Annotated[str, Field(pattern="a"), Field(pattern="b")], "two patterns"),
         (Annotated[str, StringConstraints(to_upper=True)], "which a schema cannot say"),
         (Annotated[int, AfterValidator(abs)], "AfterValidator, which a schema cannot say"),
@@ -412,12 +422,25 @@ def test_annotations_of_others_are_let_be() -> None:
         (r"^[$]\$$", ["$$"], ["$", "$$\n"]),
         (r"^[]$]$", ["]", "$"], ["a"]),
         ("b", ["abc"], ["a"]),
+        (r"^\d+$", ["123"], ["\u0663", "1\u0663"]),
+        (r"^[\d-]\D$", ["1a", "-\u0663"], ["\u0663a", "11"]),
+        (r"^\w\W$", ["a\u00e9", "_-"], ["\u00e9-", "ab"]),
+        (r"^\s\S$", [" \xa0", "\va"], ["\xa0a", "\ufeffa", "  "]),
+        (r"^a\b.", ["a\u00e9", "a-"], ["ab"]),
+        (r"a\Bb", ["ab"], ["a-b"]),
+        ("^.$", ["a", "\U0001f600"], ["\n", "\r", "\u2028", "\u2029"]),
+        ("^a{,2}$", ["", "aa"], ["aaa", "a{,2}"]),
+        ("^{a}]$", ["{a}]"], ["a"]),
+        (r"^\-\@[\-\&]$", ["-@-", "-@&"], ["-@"]),
     ],
 )
 def test_patterns_are_searched_and_end_at_the_end(
     pattern: str, fits: list[str], does_not: list[str]
 ) -> None:
-    """As in ECMAScript: anywhere in the text, and ``$`` stands at its very end alone."""
+    """Anywhere in the text; ``$`` stands at its very end; classes are of ASCII; ends of lines are four.
+
+    The schema holds the pattern that checks, and ECMAScript, where it is installed, answers as we do.
+    """
 
     def part(*, option: str) -> None:
         pass
@@ -429,6 +452,32 @@ def test_patterns_are_searched_and_end_at_the_end(
     for text in does_not:
         with pytest.raises(ValidationError):
             model.model_validate({"option": text})
+    written = model.model_json_schema()["properties"]["option"]["pattern"]
+    expected = [True] * len(fits) + [False] * len(does_not)
+    assert [bool(re.search(written, text)) for text in (*fits, *does_not)] == expected
+    if node := shutil.which("node"):
+        program = "const [p, t] = JSON.parse(process.argv[1]); const r = new RegExp(p, 'u');"
+        program += "console.log(JSON.stringify(t.map(x => r.test(x))))"
+        given = json.dumps([written, [*fits, *does_not]])
+        done = subprocess.run([node, "-e", program, given], capture_output=True, check=True)
+        assert json.loads(done.stdout) == expected
+
+
+def test_a_pattern_is_written_out_for_ecmascript() -> None:
+    """Without what means another thing there, or nothing."""
+    said = {
+        r"\d": "[0-9]",
+        r"[^\w]": "[^A-Za-z0-9_]",
+        ".": r"[^\n\r\u2028\u2029]",
+        "$": r"$(?!\n)",
+        "a{,3}": "a{0,3}",
+        "a{3,}": "a{3,}",
+        "{": r"\{",
+        "[]a]": r"[\]a]",
+        r"\@": r"\x40",
+        r"\.": r"\.",
+    }
+    assert {pattern: portable(pattern) for pattern in said} == said
 
 
 def test_large_numbers_are_compared_as_they_are_written() -> None:

@@ -230,3 +230,24 @@ def test_every_first_party_part_loads_and_has_a_schema(parts: Registry) -> None:
     for entry in ours:
         assert config_model(entry)
         assert describe(entry), entry
+
+
+def test_an_unknown_name_says_why_it_is_unknown(install: Install) -> None:
+    """It is not installed, left out, or was to be registered by hand: each has its own remedy."""
+    install("acme", {"encoder": "tall = acme:E"}, ENCODER)
+    for allow, reference, says in (
+        ("none", "tall", "acme has one, and SFUMATO_PLUGINS or --no-plugin leaves it out"),
+        ("all", "other-co:tall", "no plugin other-co is installed here"),
+        ("all", "local:tall", "register it first: sfumato.register, or --plugin FILE"),
+        ("all", "acme:tal", 'did you mean "tall"?'),
+    ):
+        with pytest.raises(UnknownPartError) as caught:
+            Registry(allow).get("encoder", reference)
+        assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "a/b", "é\x1b"])
+def test_a_name_that_specs_could_not_say_is_refused(parts: Registry, name: str) -> None:
+    """Letters, digits, dots, dashes and underscores make names."""
+    with pytest.raises(UnknownPartError, match="cannot be the name of a part"):
+        parts.register("encoder", name, dict)

@@ -234,20 +234,169 @@ def test_a_typo_in_a_part_inside_a_part_is_named(parts: Registry, depth: int, fa
         load_spec({"model": model}, parts=parts)
 
 
+ALONE = {"posterior": "gaussian", "prior": "standard_normal", "loss": "elbo"}
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [
         ({"family": "vae", "encoder": {"hiden": [1]}}, "'hiden' was unexpected"),
         ({"family": "vae", "encoder": {"hidden": "1"}}, "'1' is not of type 'array'"),
         ({"family": {"type": "beta_vae"}, "loss": {"beta": -1}}, "-1 is less than the minimum"),
-        ({"family": "vae", "loss": {"beta": 1}}, "'beta' was unexpected"),
-        ({"family": "vae", "likelihood": {"sigma": 1}}, "'type' is a required property"),
         ({"family": {"type": "beta_vae", "beta": 1}, "loss": {"bta": 1}}, "'bta' was unexpected"),
+        ({**ALONE, "encoder": {"hidden": "1"}}, "'1' is not of type 'array'"),
+        ({**ALONE, "encoder": {"channels": [1]}}, "'channels' was unexpected"),
+        ({**ALONE, "loss": {"samples": 2}}, "'type' is a required property"),
     ],
 )
-def test_a_part_that_refines_the_familys_is_checked(model: dict[str, Any], says: str) -> None:
-    """Without a type, against the part that the family names; beside a family with options, by its keys."""
+def test_a_part_that_goes_over_another_is_checked(model: dict[str, Any], says: str) -> None:
+    """Without a type, against our default; beside a family, against the options of its whole kind."""
     assert any(says in message for message in errors({"model": model})), errors({"model": model})
+    with pytest.raises(SpecError):
+        load_spec({"model": model})
+
+
+def test_an_option_of_several_parts_may_be_what_it_is_in_any(parts: Registry) -> None:
+    """Beside a family it is not known whose option it is, so one that fits none alone is refused."""
+
+    def whole(*, width: Annotated[int, Field(ge=1)] = 1) -> None: ...
+    def word(*, width: Literal["narrow", "wide"] = "wide") -> None: ...
+
+    parts.register("encoder", "whole", whole)
+    parts.register("encoder", "word", word)
+    options = json_schema(parts)["$defs"]["any:encoder"]["else"]["allOf"][-1]["else"]["properties"]
+    alternatives = options["width"]["anyOf"]
+    assert alternatives == [
+        {"minimum": 1, "type": "integer"},
+        {"enum": ["narrow", "wide"], "type": "string"},
+    ]
+
+
+ODD_SOURCE = """
+import math
+from typing import Annotated
+import annotated_types
+from pydantic import Field
+
+def fail(*_):
+    raise KeyError("boom")
+
+class Failing(Exception):
+    __str__ = fail
+
+class Unequal(int):
+    __eq__ = __repr__ = __hash__ = fail
+
+Unprintable = type("Unprintable", (), dict.fromkeys(("__repr__", "__str__", "__eq__"), fail))
+
+def described(*, width: Annotated[int, Field(description=Unprintable())] = 1): ...
+def exemplary(*, width: Annotated[int, Field(examples=[Unprintable()])] = 1): ...
+def annotated(*, width: Unprintable() = 1): ...
+def metadata(*, width: Annotated[int, annotated_types.Predicate(Unprintable())] = 1): ...
+def infinite(*, width: Annotated[int, Field(multiple_of=math.inf)] = 3): ...
+def large(*, width: Annotated[int, Field(ge=10**400)] = 3): ...
+def unequal(*, width: int = Unequal(3)): ...
+def unprintable(*, width: int = Unprintable()): ...
+def lengthy(*, width: Annotated[str, Field(min_length=-1)] = "a"): ...
+
+class Documented:
+    __doc__ = Unprintable()
+    def __init__(self, *, width: int = 1): ...
+
+class Undocumented:
+    def __init__(self, *, width: int = 1): ...
+
+class Signed:
+    def __call__(self): ...
+    @property
+    def __signature__(self):
+        raise Failing
+
+signed = Signed()
+
+class Meta(type):
+    def __getattribute__(cls, name):
+        if name == "__doc__":
+            raise Failing
+        return super().__getattribute__(name)
+
+class Elusive(metaclass=Meta):
+    def __init__(self, *, width: int = 1): ...
+
+class Hidden:
+    def __call__(self): ...
+    def __getattr__(self, name):
+        raise Failing
+
+hidden = Hidden()
+
+def family(*, width: int = 1):
+    raise Failing
+
+def fine(*, width: int = 1): ...
+"""
+HARMLESS = ("Documented", "Undocumented", "unequal", "fine")
+ODD = [
+    "described", "exemplary", "annotated", "metadata", "infinite", "large", "unprintable",
+    "lengthy", "signed", "Elusive", "hidden",
+]  # fmt: skip
+
+
+def odd_plugin(install: Callable[..., Registry]) -> Registry:
+    """One part for every way in which looking at a part may fail, and harmless ones among them."""
+    points = {
+        "encoder": "\n".join(f"{name.lower()} = acme_odd:{name}" for name in (*ODD, *HARMLESS)),
+        "family": "failing = acme_odd:family",
+        "command": "sly = acme_odd:hidden",
+    }
+    return install("acme-odd", points, ODD_SOURCE)
+
+
+def test_a_plugin_that_fails_when_it_is_looked_at_hinders_no_other(
+    install: Callable[..., Registry],
+) -> None:
+    """The schema leaves out its parts with distribution, part and reason; a spec that names one is told."""
+    seen = odd_plugin(install)
+    made = json_schema(seen)
+    for name in HARMLESS:
+        assert f"encoder.acme-odd:{name.lower()}" in made["$defs"]
+    assert load_spec({"model": {"family": "vae", "encoder": "fine"}}, parts=seen)
+    left_out = made["$comment"].removeprefix("left out: ").split("; encoder ")
+    assert len(left_out) == len(ODD)
+    assert (
+        "option 'width' cannot be read: TypeError: its description is no text" in made["$comment"]
+    )
+    for name in map(str.lower, ODD):
+        assert f"encoder.acme-odd:{name}" not in made["$defs"]
+        assert "encoder 'NAME' of acme-odd 1.0".replace("NAME", name) in made["$comment"]
+        with pytest.raises(SpecError) as caught:
+            load_spec({"model": {"family": "vae", "encoder": {"type": name}}}, parts=seen)
+        (problem,) = caught.value.problems
+        assert (problem.code, problem.path) == ("K302", "/model/encoder/type")
+        assert f"encoder {name!r} of acme-odd 1.0: " in problem.message
+        assert len(problem.message) > len(f"encoder {name!r} of acme-odd 1.0: ") + 5
+    with pytest.raises(SpecError, match="K302 acme_odd:family of acme-odd fails: Failing"):
+        load_spec({"model": {"family": "failing"}}, parts=seen)
+
+
+@pytest.mark.parametrize("command", ["plugins", "doctor", "schema"])
+def test_commands_that_look_into_every_plugin_survive_an_odd_one(
+    install: Callable[..., Registry], tmp_path: Path, command: str
+) -> None:
+    """They report it and go on; only ``doctor``, whose task that is, ends with 1."""
+    odd_plugin(install)
+    program = f"from sfumato.cli import main; main(['{command}', '--json'])"
+    program = program.replace("'schema', '--json'", "'schema'")
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site-packages"), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == (1 if command == "doctor" else 0), done.stderr
+    assert "K900" not in done.stderr
+    said = json.loads(done.stdout)
+    if command != "schema":
+        (acme,) = [p for p in said["plugins"] if p["distribution"] == "acme-odd"]
+        assert set(acme["errors"]) == {f"encoder {name.lower()}" for name in ODD} | {"command sly"}
 
 
 def test_it_is_the_same_in_every_process(tmp_path: Path) -> None:

@@ -30,7 +30,10 @@ def test_a_least_scale_beside_a_fixed_one_is_refused() -> None:
 
 
 def test_a_least_scale_is_a_thousandth_where_none_is_given() -> None:
-    """Of a scale that is found; a fixed one may be smaller."""
+    """Of a scale that is found; a fixed one may be smaller.
+
+    Resolved specs of old models say null and mean this number: in format 1 it cannot be another one.
+    """
     for sigma in ("learned", "learned_per_dimension", "optimal"):
         for given, least in ((None, 1e-3), (0.2, 0.2)):
             likelihood = {"type": "gaussian", "sigma": sigma, "sigma_min": given}
@@ -61,7 +64,10 @@ def test_steps_of_a_capacity_without_one_are_refused(model: dict[str, Any]) -> N
 
 
 def test_a_capacity_rises_over_ten_thousand_steps_where_none_are_given() -> None:
-    """Also through the family; without a capacity the schedule is the warm-up's."""
+    """Also through the family; without a capacity the schedule is the warm-up's.
+
+    Resolved specs of old models say null and mean this number: in format 1 it cannot be another one.
+    """
     for options, steps in (
         ({"capacity": 5}, 10_000),
         ({"capacity": 5, "capacity_steps": 7}, 7),

@@ -52,7 +52,7 @@ class _Lazy(click.Group):
         if cmd_name in _COMMANDS:
             module, _, name = _COMMANDS[cmd_name][0].partition(":")
             command = getattr(importlib.import_module(f"sfumato.cli.{module}"), name)
-        elif cmd_name in _of_plugins() or ":" in cmd_name:
+        elif cmd_name in {name.rpartition(":")[2] for name in _of_plugins()} or ":" in cmd_name:
             entry = registry.get("command", cmd_name)
             command = entry.load()
             if not isinstance(command, click.Command):

@@ -48,9 +48,10 @@ def list_parts(kind: str | None, *, as_json: bool) -> None:
 def describe(what: str, *, as_json: bool) -> None:
     """Explain WHAT: the name of a part, a spec file, a run folder or a model file."""
     path = Path(what)
-    if path.is_dir() or path.suffix == ".safetensors":
+    kept = path.is_dir() and any((path / n).is_file() for n in ("run.json", "model.safetensors"))
+    if kept or path.suffix == ".safetensors" or (path.is_dir() and not _parts_called(what)):
         _describe_model(path, as_json=as_json)
-    elif path.suffix == ".json" or path.is_file():
+    elif path.suffix == ".json" or (path.is_file() and not _parts_called(what)):
         _describe_spec(path, as_json=as_json)
     else:
         _describe_parts(what, as_json=as_json)
@@ -143,14 +144,22 @@ def _describe_spec(path: Path, *, as_json: bool) -> None:
     options.say(f"hash {spec.hash}", err=True)
 
 
-def _describe_parts(name: str, *, as_json: bool) -> None:
+def _listed_parts() -> list[Entry]:
+    return [*registry, *(entry for table in LOCAL.values() for entry in table.values())]
+
+
+def _parts_called(name: str) -> list[Entry]:
+    """The parts of all kinds that a name stands for."""
     distribution, colon, bare = name.rpartition(":")
-    listed = [*registry, *(entry for table in LOCAL.values() for entry in table.values())]
-    found = [
+    return [
         e
-        for e in listed
+        for e in _listed_parts()
         if e.name == bare and (not colon or normalized(distribution) == e.distribution)
     ]
+
+
+def _describe_parts(name: str, *, as_json: bool) -> None:
+    found, listed = _parts_called(name), _listed_parts()
     if not found:
         from difflib import get_close_matches
 

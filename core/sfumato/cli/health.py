@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from sfumato.blame import blaming
 from sfumato.errors import PluginError, SfumatoError
 from sfumato.registry import HOOKS, KINDS, PROJECT, Entry, registry, scanned
 
@@ -76,18 +77,24 @@ def check(entry: Entry) -> None:
     """Import what an entry point names, and read its options.
 
     Raises:
-        PluginError: It is of no kind, fails to import, or its options make no schema.
+        PluginError: It is of no kind, fails to import, or its options make no schema; nothing
+            else is raised, whatever its code does.
     """
     if entry.kind not in (*KINDS, HOOKS):
         near = difflib.get_close_matches(entry.kind, [*KINDS, HOOKS], 1)
         guess = f'; did you mean "{PROJECT}.{near[0]}"?' if near else ""
         msg = f'no such kind: "{PROJECT}.{entry.kind}"{guess}'
         raise PluginError(msg)
-    entry.load()
-    if entry.kind not in (HOOKS, "command"):
-        from sfumato.options import config_model
+    with blaming(entry, "it cannot be used"):
+        found = entry.load()
+        if entry.kind == HOOKS:
+            from sfumato.hooks import check_hooks
 
-        config_model(entry)
+            check_hooks(entry.location, found)
+        elif entry.kind != "command":
+            from sfumato.options import config_model
+
+            config_model(entry)
 
 
 def _other_name(entry: Entry) -> str | None:
