@@ -52,6 +52,26 @@ class PlaceLeak(Sound):
         return made + 1e-3 * torch.arange(len(x)).to(made)[:, None]
 
 
+class LearnedLeak(Sound):
+    """Mixes rows by a share that is nothing at the start."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.share = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features that come to know of their neighbours."""
+        return super().forward(x + self.share * x.mean(0))
+
+
+class LeakOfMany(Sound):
+    """Subtracts the mean over the batch where there are enough rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features that know of their neighbours, if there are six or more."""
+        return super().forward(x - x.mean(0) if len(x) > 5 else x)
+
+
 class AlwaysDropping(Sound):
     """Drops in evaluation mode, too."""
 
@@ -279,9 +299,11 @@ class WrongShape(Sound):
 
 
 FAULTS: list[tuple[type[Encoder], str, str]] = [
-    (BatchLeak, "rows", "batch leak: its features of row 0 alone differs by"),
+    (BatchLeak, "rows", "batch leak: its features of row 0 alone differ by"),
     (PlaceLeak, "rows", "batch leak"),
-    (AlwaysDropping, "rows", "its features in evaluation mode is random"),
+    (LearnedLeak, "rows", "batch leak: its features of row 0 alone"),
+    (LeakOfMany, "rows", "batch leak: its features of 5 rows of 64 differ by"),
+    (AlwaysDropping, "rows", "random in evaluation mode: its features"),
     (Dead, "gradients", "dead parameter: no gradient reaches 'encoder.forgotten'"),
     (Left, "dtype and device", "state left as float32 on cpu: attribute 'scale'"),
     (LeftInAList, "dtype and device", "attribute 'more[0].weight' holds a tensor"),

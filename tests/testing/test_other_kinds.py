@@ -234,6 +234,14 @@ class Misspelt:
         """Never called."""
 
 
+class Hostile:
+    """Refuses to be looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        msg = f"no {name} for you"
+        raise RuntimeError(msg)
+
+
 class NeedsFolder:
     """Takes for granted that a run is written."""
 
@@ -294,8 +302,14 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("command", lambda: None, "command", "it is function, not a click.Command"),
     ("command", silent, "command", "it does not say what it does"),
     ("tracker", Deaf, "hooks", "it listens to nothing"),
-    ("tracker", Misspelt, "hooks", "unknown hook 'epoch_finished'"),
-    ("tracker", NeedsFolder, "events", "in a run, hook run_started of planted failed: TypeError"),
+    ("tracker", Misspelt, "hooks", "there is no hook epoch_finished"),
+    ("tracker", Hostile, "hooks", "RuntimeError: no"),
+    (
+        "tracker",
+        NeedsFolder,
+        "events",
+        "in a run, hook run_started of planted of local failed: TypeError",
+    ),
 ]
 
 

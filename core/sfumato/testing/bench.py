@@ -33,7 +33,14 @@ from sfumato.resolve import load_spec
 from sfumato.spec import Spec
 from sfumato.testing.hosts import HOSTS, SMALL, Host
 from sfumato.testing.partners import PARTNERS
-from sfumato.testing.rules import Fault, Inapplicable, file_of, raised_by_core, said
+from sfumato.testing.rules import (
+    Fault,
+    Inapplicable,
+    file_of,
+    raised_by_core,
+    refuses_values,
+    said,
+)
 
 Raw = dict[str, Any]
 _NESTED = {
@@ -44,6 +51,7 @@ _NESTED = {
     "likelihood": "gaussian",
     "loss": "elbo",
 }
+_UNCHECKED = "pass validate_args=False: core checks the support of data itself"
 _SERVE = "raise sfumato.Incompatible in its __init__ for data or codes that it does not serve"
 
 
@@ -76,7 +84,7 @@ class Bench:
     @cached_property
     def alone(self) -> Registry:
         """The same parts, and no hook modules: those of others have no part in a trial."""
-        return _Quiet(self.parts)
+        return Heard(self.parts)
 
     @cached_property
     def entry(self) -> Entry:
@@ -162,9 +170,8 @@ class Bench:
     def need_unbroken(self) -> None:
         """Raise a :class:`Fault` if it fails in a host without saying that it does not serve it."""
         for host, error in self._tried[1]:
-            more = f" and {len(self._tried[1]) - 1} more" if len(self._tried[1]) > 1 else ""
             raise Fault(
-                f"{said(error, self.file)}; in host: {host.name}{more}",
+                f"{said(error, self.file)}; in host: {_and_more(host.name, len(self._tried[1]))}",
                 getattr(error, "hint", None) or _SERVE,
             )
 
@@ -192,40 +199,67 @@ class Bench:
                 faults.append((trial.host.name, error))
         if faults:
             name, first = faults[0]
-            more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
-            hint = first.hint if isinstance(first, Fault) else None
-            raise Fault(f"{said(first, self.file)}; in host: {name}{more}", hint)
+            hint = first.hint if isinstance(first, Fault) else _remedy(first)
+            where = _and_more(name, len(faults))
+            raise Fault(f"{said(first, self.file)}; in host: {where}", hint)
         if trials and len(reasons) == len(trials):
             raise Inapplicable(reasons[0])
 
-    def fails(self, error: Exception) -> ConformanceError:
+    def fails(self, error: BaseException) -> ConformanceError:
         """A fault as it is told to people."""
+        ours = isinstance(error, Fault | SfumatoError)
         made = ConformanceError(
             f'{self.kind} "{self.name}": {said(error, self._file_or_none())}',
-            hint=getattr(error, "hint", None),
+            hint=error.hint if ours else _remedy(error),  # type: ignore[attr-defined]  # both have one
         )
         made.__cause__ = error
         return made
 
     def _file_or_none(self) -> str | None:
-        with contextlib.suppress(SfumatoError):
+        with contextlib.suppress(Exception):  # a stranger's object may refuse to be looked at
             return self.file
         return None
 
 
-class _Quiet(Registry):
-    """A registry whose hook modules are not heard."""
+def _and_more(host: str, count: int) -> str:
+    if count == 1:
+        return host
+    return f"{host} and {count - 1} more host{'s' if count > 2 else ''}"  # noqa: PLR2004 - plural
 
-    def __init__(self, parts: Registry) -> None:
+
+def _remedy(error: BaseException) -> str | None:
+    """What is to be done about torch's own refusals."""
+    return _UNCHECKED if refuses_values(error) else None
+
+
+class _Named(Entry):
+    """An object that is made already, which messages call by its name."""
+
+    @property
+    def location(self) -> str:
+        """Its name."""
+        return self.name
+
+
+class Heard(Registry):
+    """The parts of a registry, and other hook modules than its own.
+
+    Args:
+        parts: The parts.
+        listeners: The hook modules, or objects like these, by name.
+    """
+
+    def __init__(self, parts: Registry, listeners: Mapping[str, Any] | None = None) -> None:
         super().__init__("none")
         self._parts = parts
+        self._heard = [_Named(HOOKS, name, found) for name, found in (listeners or {}).items()]
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._parts)
 
     def hooks(self) -> Iterator[Entry]:
-        """None."""
-        return iter(())
+        """The given ones alone."""
+        return iter(self._heard)
 
 
 class Trial:
@@ -290,7 +324,8 @@ class Trial:
                     f"the host's other parts cannot work with it: {said(error, self.bench.file)}"
                 )
                 raise Fault(told, error.problems[0].hint) from error
-            raise Fault(said(error, self.bench.file), error.problems[0].hint or _SERVE) from error
+            hint = (cause and _remedy(cause)) or error.problems[0].hint or _SERVE
+            raise Fault(said(error, self.bench.file), hint) from error
 
     def rows(self, count: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Rows:
         """Random items, with codes for them."""

@@ -13,13 +13,16 @@ from sfumato.errors import ConformanceError, MissingPluginError, UnknownPartErro
 from sfumato.registry import HOOKS, KINDS, LOCAL, Entry, Registry, normalized, registry
 from sfumato.testing import (
     densities,
-    interface,
     listeners,
     measures,
     objectives,
     options,
+    placement,
     products,
+    rows,
+    shapes,
     sources,
+    state,
 )
 from sfumato.testing.bench import Bench, still_world
 from sfumato.testing.rules import Inapplicable, Rule
@@ -27,15 +30,18 @@ from sfumato.testing.rules import Inapplicable, Rule
 Options = Mapping[str, Any]
 
 CHECKS: tuple[Rule, ...] = (
-    *options.RULES[:1],
-    *interface.RULES,
+    options.make_a_schema,
+    *shapes.RULES,
+    *placement.RULES,
+    *rows.RULES,
+    *state.RULES,
     *densities.RULES,
     *objectives.RULES,
     *measures.RULES,
     *sources.RULES,
     *listeners.RULES,
     *products.RULES,
-    *options.RULES[1:],
+    options.model_options,
 )
 """Every demand there is, in the order in which they are tried."""
 
@@ -82,7 +88,7 @@ class Check:
                 self.rule.run(self._bench)
         except Inapplicable as reason:
             return str(reason)
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's code does is told
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's code does is told
             failure = self._bench.fails(error)
         else:
             return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import torch
@@ -15,38 +14,35 @@ from sfumato.interfaces import Scope
 from sfumato.model import Model
 from sfumato.randomness import keyed_generator
 from sfumato.testing.bench import Bench, Refused, Rows, Trial, scope_of
-from sfumato.testing.bounds import off_by, surprise
-from sfumato.testing.hosts import CONDITIONAL, VECTOR, Host
-from sfumato.testing.quadrature import (
-    DRAWS,
-    Line,
-    Plane,
-    atoms_of,
-    base_of,
-    check_line,
-    check_plane,
-)
+from sfumato.testing.bounds import surprise
+from sfumato.testing.hosts import CONDITIONAL, GRID, VECTOR, Host
+from sfumato.testing.quadrature import Line, atoms_of, check_line, check_of, density
 from sfumato.testing.rules import Fault, Inapplicable, rule
+from sfumato.testing.weights import DRAWS, check_own_weights, check_samples
 
-_ITEMS = 2
 _MOVED = 0.2
 _LIKELIHOOD_DRAWS = 20_000
 _ALL_SYMBOLS = 100_000
 _AGREE = 1e-6
+_POINTS = "its codes are points, which have no density"
+_UNSEEN = "no comparison of its density with its samples is sharp enough here"
 
 
 def _spaces(bench: Bench, *hosts: Host) -> list[Trial]:
-    """Trials with codes on the line and on the plane, where the part serves these."""
+    """Trials in the hosts that the part serves."""
     made = []
-    for host, dim in product(hosts, (1, 2)):
-        name = f"{host.name}, latent_dim {dim}"
-        trial = Trial(bench, replace(host, name=name, latent_dim=dim))
+    for host in hosts:
+        trial = Trial(bench, host)
         try:
             trial.enter()
         except Refused:
             continue
         made.append(trial)
     return made
+
+
+def _of_dim(host: Host, *dims: int) -> list[Host]:
+    return [replace(host, name=f"{host.name}, latent_dim {d}", latent_dim=d) for d in dims]
 
 
 def _models(trial: Trial) -> Sequence[Model]:
@@ -69,20 +65,30 @@ def _support(dist: Distribution) -> Any:
     return None if found is constraints.dependent else found
 
 
-def _check(name: str, dist: Distribution, draws: Tensor) -> None:
-    """One density over codes of one or two numbers; ``draws`` are ``(n, d)``."""
-    dim = draws.shape[1]
+def _check(name: str, dist: Distribution, draws: Tensor) -> bool:
+    """One density over codes; ``draws`` are ``(n, d)``. Whether anything could be compared."""
+    support = _support(dist)
+    if support is not None and support.is_discrete:
+        msg = "its codes are discrete, and their spaces are not summed over here"
+        raise Inapplicable(msg)
+    holds = check_of(support)
+
+    def rows(points: Tensor) -> Tensor:
+        return points.view(len(points), *[1] * len(dist.batch_shape), *dist.event_shape)
+
+    def inside(points: Tensor) -> Tensor:
+        if holds is None:
+            return torch.ones(len(points), dtype=torch.bool)
+        found: Tensor = holds(rows(points))
+        return found.reshape(len(points), -1).all(1)
+
+    def own(points: Tensor) -> Tensor:
+        return dist.log_prob(rows(points)).reshape(len(points))
 
     def log_prob(points: Tensor) -> Tensor:
-        rows = points.view(len(points), *[1] * len(dist.batch_shape), *dist.event_shape)
-        return dist.log_prob(rows).reshape(len(points))
+        return density(own, points, inside, draws[:1], name)
 
-    support = _support(dist)
-    if dim == 1:
-        line = Line(name, lambda at: log_prob(at)[:, None], draws, base_of(support))
-        check_line(line)
-    else:
-        check_plane(Plane(name, log_prob, draws, support))
+    return check_samples(name, log_prob, draws)
 
 
 # ---- priors -------------------------------------------------------------------------------------
@@ -95,18 +101,24 @@ def prior_density(bench: Bench) -> None:
     symbols = [t for t in bench.trials if t.host.optional]
 
     def try_it(trial: Trial) -> None:
-        for model in _models(trial):
-            for row in range(_ITEMS if trial.host.contract.condition_dim else 1):
-                scope = scope_of(model, trial.rows(_ITEMS).take([row]))
-                p_z: Distribution = model.run(scope, 1).p_z
-                _check("p(z)", p_z, _draws(p_z, DRAWS))
+        seen = False
+        for row, model in enumerate(_models(trial)):
+            scope = scope_of(model, trial.rows(row + 1).take([row]))
+            p_z: Distribution = model.run(scope, 1).p_z
+            seen |= _check("p(z)", p_z, _draws(p_z, DRAWS))
+        _need(seen)
 
     if symbols:
         bench.each(_symbols, symbols)
-    if spaces := _spaces(bench, VECTOR, CONDITIONAL):
-        bench.each(try_it, spaces)
-    elif not symbols:
-        bench.each(_by_weights)
+    hosts = (*_of_dim(VECTOR, 1, 3), *_of_dim(CONDITIONAL, 2), GRID)
+    others = _spaces(bench, *hosts) or [t for t in bench.trials if t not in symbols]
+    if others:
+        bench.each(try_it, others)
+
+
+def _need(seen: bool) -> None:  # noqa: FBT001 - what was seen
+    if not seen:
+        raise Inapplicable(_UNSEEN)
 
 
 def _draws(dist: Distribution, count: int) -> Tensor:
@@ -133,16 +145,6 @@ def _symbols(trial: Trial) -> None:
             raise Fault("samples of p(z) do not match its density")
 
 
-def _by_weights(trial: Trial) -> None:
-    """In more dimensions, weights of a narrower normal density against the prior's average one."""
-    for model in _models(trial):
-        scope = scope_of(model, trial.rows(1))
-        p_z: Distribution = model.run(scope, 1).p_z
-        z = p_z.sample(torch.Size((DRAWS,)))
-        log_p = p_z.log_prob(z).reshape(DRAWS).double()
-        _check_weights("p(z)", z.reshape(DRAWS, -1).double(), log_p)
-
-
 # ---- posteriors ---------------------------------------------------------------------------------
 
 
@@ -151,19 +153,20 @@ def _by_weights(trial: Trial) -> None:
 def posterior_density(bench: Bench) -> None:
     """The log q of a posterior is that of its samples and integrates to one; for every item."""
     if not any(trial.model().plan.has_density for trial in bench.trials):
-        msg = "its codes are points, which have no density"
-        raise Inapplicable(msg)
+        raise Inapplicable(_POINTS)
 
     def try_it(trial: Trial) -> None:
-        for model in _models(trial):
-            for row in range(_ITEMS):
-                code = model.infer(_many(trial.rows(_ITEMS).take([row]), model))
-                z, log_q = code.rsample(DRAWS)
-                if log_q is None:
-                    raise Inapplicable("its codes are points, which have no density")
-                _posterior(code.dist, z.reshape(DRAWS, -1), log_q.reshape(DRAWS), z)
+        seen = False
+        for row, model in enumerate(_models(trial)):
+            code = model.infer(_many(trial.rows(row + 1).take([row]), model))
+            z, log_q = code.rsample(DRAWS)
+            if log_q is None:
+                raise Inapplicable(_POINTS)
+            seen |= _posterior(code.dist, z, log_q.reshape(DRAWS))
+        _need(seen)
 
-    bench.each(try_it, _spaces(bench, VECTOR, CONDITIONAL) or None)
+    hosts = (*_of_dim(VECTOR, 1, 3), *_of_dim(CONDITIONAL, 2))
+    bench.each(try_it, _spaces(bench, *hosts) or None)
 
 
 def _many(rows: Rows, model: Model) -> Scope:
@@ -176,63 +179,16 @@ def _many(rows: Rows, model: Model) -> Scope:
     return replace(scope_of(model, rows), source=noise)
 
 
-def _posterior(dist: Distribution | None, flat: Tensor, log_q: Tensor, z: Tensor) -> None:
-    name = "q(z|x)"
-    if dist is not None:
-        own = dist.log_prob(z).reshape(-1)
-        apart = float((own - log_q).abs().max()) / (1 + float(own.abs().max()))
-        if apart > _AGREE:
-            msg = f"log q of its samples differs from the log_prob of its dist, by {apart:.2g}"
-            raise Fault(msg, "return dist.log_prob(z) of the very z that is returned")
-    if dist is not None and flat.shape[1] <= 2:  # noqa: PLR2004 - line and plane
-        _check(name, dist, flat)
-    elif flat.shape[1] == 1:
-        _check_between(name, flat[:, 0].double(), log_q.double())
-    else:
-        _check_weights(name, flat.double(), log_q.double())
-
-
-_FAULTY = "log q has to be the density of the very z that is returned, constants included"
-
-
-def _check_between(name: str, z: Tensor, log_q: Tensor) -> None:
-    """On the line the samples themselves are the nodes: between two of them lies what log q says."""
-    ends = z[: len(z) // 10].sort().values
-    ends = ends[torch.linspace(0.02, 0.98, 20).mul(len(ends) - 1).long()]
-    z, order = z[len(z) // 10 :].sort()
-    density = log_q[len(log_q) - len(z) :][order].exp()
-    cells = (z[1:] - z[:-1]) * (density[1:] + density[:-1]) / 2
-    cdf = torch.cat([torch.zeros(1, dtype=z.dtype), cells.cumsum(0)])
-    at = torch.searchsorted(z, ends).clamp(max=len(z) - 1)
-    probability = (cdf[at[1:]] - cdf[at[:-1]]).clamp(max=1)
-    share = (at[1:] - at[:-1]).double() / len(z)
-    if surprise(share, probability, len(z), 1e-3) > 1:
-        worst = int((share - probability).abs().argmax())
-        msg = (
-            f"log q of {name} does not match its samples: {float(share[worst]):.3f} of them lie where "
-            f"it puts {float(probability[worst]):.3f}"
-        )
-        raise Fault(msg, _FAULTY)
-
-
-def _check_weights(name: str, z: Tensor, log_p: Tensor) -> None:
-    r"""Boxes of known volume :math:`v`: :math:`E[1_A(z) / (v \, p(z))] = 1` for every box A."""
-    pilot, z = z[: len(z) // 10], z[len(z) // 10 :]
-    log_p = log_p[len(log_p) - len(z) :]
-    dims = z.shape[1]
-    # Boxes hold about a tenth of the samples, however many dimensions there are.
-    keep = 0.1 ** (1 / dims)
-    for shift in (0.0, -1.0, 1.0):
-        middle = 0.5 + shift * (1 - keep) / 4
-        low, high = (pilot.quantile(middle + s * keep / 2, 0) for s in (-1, 1))
-        inside = ((z >= low) & (z <= high)).all(1)
-        volume = float((high - low).log().sum())
-        weights = torch.where(inside, (-log_p - volume).exp(), 0.0)
-        largest = 2 * float(weights.max())
-        if not bool(inside.any()) or off_by(weights, 1.0, largest) > 1:
-            found = float(weights.mean())
-            msg = f"samples of {name} do not match its density: in a box their weights average {found:.3g}"
-            raise Fault(f"{msg} instead of 1", _FAULTY)
+def _posterior(dist: Distribution | None, z: Tensor, log_q: Tensor) -> bool:
+    name, flat = "q(z|x)", z.reshape(len(z), -1)
+    if dist is None:
+        return check_own_weights(name, flat, log_q)
+    own = dist.log_prob(z).reshape(-1)
+    apart = float((own - log_q).abs().max()) / (1 + float(own.abs().max()))
+    if apart > _AGREE:
+        msg = f"log q of its samples differs from the log_prob of its dist, by {apart:.2g}"
+        raise Fault(msg, "return dist.log_prob(z) of the very z that is returned")
+    return _check(name, dist, flat)
 
 
 # ---- likelihoods --------------------------------------------------------------------------------

@@ -103,13 +103,13 @@ MASKED_IMAGE = Host("an image with missing values", Contract(shape=(1, 8, 8), ma
 _DATA = (
     VECTOR,
     IMAGE,
+    CONDITIONAL,
+    TOKENS,
+    MASKED,
     BINARY,
     SEQUENCE,
-    TOKENS,
     COUNTS,
-    CONDITIONAL,
     CONDITIONAL_IMAGE,
-    MASKED,
     MASKED_IMAGE,
 )
 
@@ -128,7 +128,9 @@ _FAMILIES = (
     *(_of(h, "family beta_vae", "beta_vae") for h in (VECTOR, IMAGE)),
 )
 _WIDE = tuple(_of(h, "two parameters a value", likelihood="host_wide") for h in (VECTOR, IMAGE))
-_GRID = tuple(_of(h, "codes of shape (2, 3)", posterior="host_grid") for h in (VECTOR, IMAGE))
+GRID, _IMAGE_GRID = (
+    _of(h, "codes of shape (2, 3)", posterior="host_grid") for h in (VECTOR, IMAGE)
+)
 _SYMBOLS = replace(
     _of(VECTOR, "codes of 2 symbols", "ae", posterior="host_symbols", prior="host_symbols"),
     optional=True,
@@ -136,7 +138,7 @@ _SYMBOLS = replace(
 
 HOSTS: Mapping[str, tuple[Host, ...]] = {
     "encoder": (*_DATA, *_FAMILIES),
-    "decoder": (*_DATA, *_FAMILIES, *_WIDE, *_GRID),
+    "decoder": (*_DATA, *_FAMILIES, *_WIDE, GRID, _IMAGE_GRID),
     "posterior": (
         _FAMILIES[0],
         VECTOR,
@@ -145,9 +147,9 @@ HOSTS: Mapping[str, tuple[Host, ...]] = {
         CONDITIONAL,
         MASKED,
     ),
-    "prior": (VECTOR, _FAMILIES[2], CONDITIONAL, _GRID[0], _SYMBOLS),
+    "prior": (VECTOR, _FAMILIES[2], CONDITIONAL, GRID, _SYMBOLS),
     "likelihood": (*(h for h in _DATA if h is not CONDITIONAL_IMAGE), *_FAMILIES),
-    "loss": (VECTOR, IMAGE, BINARY, CONDITIONAL, MASKED, _GRID[0]),
+    "loss": (VECTOR, IMAGE, BINARY, CONDITIONAL, MASKED, GRID),
     "family": (VECTOR, IMAGE, BINARY, CONDITIONAL, MASKED),
     "metric": (
         replace(VECTOR, labelled=True),
@@ -158,7 +160,7 @@ HOSTS: Mapping[str, tuple[Host, ...]] = {
         CONDITIONAL,
         MASKED,
     ),
-    "sampler": (VECTOR, _FAMILIES[0], CONDITIONAL, MASKED, _GRID[0]),
+    "sampler": (VECTOR, _FAMILIES[0], CONDITIONAL, MASKED, GRID),
 }
 """The hosts that a part of each kind is tried in."""
 

@@ -14,7 +14,7 @@ from sfumato.hooks import Hooks, HookSpecs
 from sfumato.options import arguments
 from sfumato.registry import HOOKS, PROJECT, Registry
 from sfumato.resolve import resolve_part
-from sfumato.testing.bench import Bench
+from sfumato.testing.bench import Bench, Heard
 from sfumato.testing.hosts import VECTOR
 from sfumato.testing.rules import Fault, rule
 from sfumato.training import train
@@ -49,7 +49,8 @@ def survives_a_run(bench: Bench) -> None:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             for out in (Path("run"), None):
-                train(spec, VECTOR.splits(), out, parts=_Listening(bench))
+                heard_by = Heard(Registry("none"), {bench.name: _made(bench)})
+                train(spec, VECTOR.splits(), out, parts=heard_by)
         said = [str(w.message) for w in heard if "hook" in str(w.message)]
         if said:
             raise Fault(f"in a run, {said[0]}", "an event may have no folder: run may be None")
@@ -61,29 +62,6 @@ def survives_a_run(bench: Bench) -> None:
             listener.call("run_finished", run=None, status="failed")
         if heard:
             raise Fault(f"in a run that fails at once, {heard[0].message}")
-
-
-class _Listening(Registry):
-    """First-party parts, and one listener as if it were a hook module."""
-
-    def __init__(self, bench: Bench) -> None:
-        super().__init__("none")
-        self._bench = bench
-
-    def hooks(self) -> Any:
-        """The listener alone."""
-        return iter([_Loaded(self._bench)])
-
-
-class _Loaded:
-    """An entry whose target is made already."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.location, self._bench = bench.name, bench
-
-    def load(self) -> Any:
-        """The listener."""
-        return _made(self._bench)
 
 
 RULES = (listens, survives_a_run)

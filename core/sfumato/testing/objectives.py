@@ -19,7 +19,7 @@ _ITEMS = 6
 
 @rule("loss", title="terms")
 def terms(bench: Bench) -> None:
-    """Its objective and its terms are finite numbers, one an item, in training and in evaluation."""
+    """Its objective and its terms are finite, in training and in evaluation, early and late."""
 
     def try_it(trial: Trial) -> None:
         model = trial.model()
@@ -27,8 +27,6 @@ def terms(bench: Bench) -> None:
             for step in (0, 100):
                 made = outputs("loss", model.train(mode), trial.rows(_ITEMS), step)
                 for name, term in made.items():
-                    if tuple(term.shape) != (_ITEMS,):
-                        raise Fault(f"its {name} has shape {tuple(term.shape)}, not (B,)")
                     if not bool(term.isfinite().all()):
                         raise Fault(f"its {name} is not finite at step {step}")
 

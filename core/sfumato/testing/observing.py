@@ -18,11 +18,20 @@ Tensors = dict[str, Tensor]
 _CODES = 2
 
 
+Given = tuple[str, Tensor, Tensor, int]
+"""A tensor that a part was given: its name, itself, a copy from before, and how often it was written to."""
+
+
+def remembered(name: str, tensor: Tensor) -> Given:
+    """A tensor as it is before a part gets it."""
+    return name, tensor, tensor.detach().clone(), version(tensor)
+
+
 @dataclass
 class Calls:
     """Tensors that a part was given, as they were when it got them, and what it returned."""
 
-    given: list[tuple[str, Tensor, Tensor, int]] = field(default_factory=list)
+    given: list[Given] = field(default_factory=list)
     returned: list[Any] = field(default_factory=list)
 
 
@@ -34,7 +43,7 @@ def watched(part: nn.Module, name: str) -> Iterator[Calls]:
     def before(_: nn.Module, arguments: tuple[Any, ...]) -> None:
         for number, argument in enumerate(arguments):
             if isinstance(argument, Tensor) and not number:
-                calls.given.append((name, argument, argument.detach().clone(), version(argument)))
+                calls.given.append(remembered(name, argument))
             elif isinstance(argument, Scope):
                 calls.given.extend(tensors_of(argument))
 
@@ -49,14 +58,10 @@ def watched(part: nn.Module, name: str) -> Iterator[Calls]:
             handle.remove()
 
 
-def tensors_of(scope: Scope) -> list[tuple[str, Tensor, Tensor, int]]:
+def tensors_of(scope: Scope) -> list[Given]:
     """The tensors of a scope, each with a copy."""
     named = {"x": scope.x, "condition": scope.condition, "mask": scope.mask, "step": scope.step}
-    return [
-        (f"scope.{name}", t, t.detach().clone(), version(t))
-        for name, t in named.items()
-        if t is not None
-    ]
+    return [remembered(f"scope.{name}", t) for name, t in named.items() if t is not None]
 
 
 def version(tensor: Tensor) -> int:
@@ -86,14 +91,9 @@ def _encoder(model: Model, rows: Rows, scope: Scope) -> Tensors:
     return {"features": calls.returned[0]}
 
 
-def code_of(model: Model, scope: Scope) -> Code:
-    """The code of the scope's data."""
-    return model.infer(scope)
-
-
 def _posterior(model: Model, rows: Rows, scope: Scope) -> Tensors:
     del rows
-    code = code_of(model, scope)
+    code: Code = model.infer(scope)
     z, log_q = code.rsample(_CODES)
     made = {"mode": code.mode, "z": z.transpose(0, 1), **code.aux}
     if log_q is not None:

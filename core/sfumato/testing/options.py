@@ -24,6 +24,8 @@ Observation = Mapping[str, Any]
 Observe = Callable[[Mapping[str, Any]], Iterator[Observation | None]]
 _STEPS = (0, 7, 20_000)
 _PAIRED = 4
+_FEW, _SOME, _ALL = 2, 5, 1000
+"""So many hosts, of which the first ones differ most."""
 _IN_SPECS = (*PARTS, "family")
 _WITH_OPTIONS = tuple(k for k in KINDS if k != "command")
 
@@ -84,8 +86,8 @@ def every_option_matters(bench: Bench, observe: Observe) -> None:
             msg = f"no other value of option {name!r} is known, so whether it does anything is not"
             raise Fault(msg, "annotate it with Field(examples=[...])")
         refused = True
-        for value in values[name]:
-            change = seen.change({}, {name: value})
+        for number, value in enumerate(values[name]):
+            change = seen.change({}, {name: value}, _ALL if number < _PAIRED else _FEW)
             refused = refused and change is None
             if change:
                 break
@@ -94,13 +96,14 @@ def every_option_matters(bench: Bench, observe: Observe) -> None:
         if change or refused:
             continue  # where every other value is refused, the option is read
         beside = (
-            ({other: companion}, {other: companion, name: value})
+            ({other: companion}, {other: companion, name: value}, hosts)
+            for one, hosts in ((slice(0, 1), _SOME), (slice(1, _PAIRED), _FEW))
             for other in names
             if other != name
             for companion in values[other][:_PAIRED]
-            for value in values[name][:_PAIRED]
+            for value in values[name][one]
         )
-        if not any(seen.change(before, after) for before, after in beside):
+        if not any(seen.change(*pair) for pair in beside):
             shown = default_of(entry, name, bench.config)
             tried = ", ".join(dumps(v) for v in values[name][:_PAIRED])
             msg = f"option {name!r} changes nothing: {dumps(shown)} and {tried} do the same"
@@ -124,10 +127,12 @@ class _Seen:
             made.append(next(left))
         return made[host]
 
-    def change(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool | None:
+    def change(
+        self, before: Mapping[str, Any], after: Mapping[str, Any], hosts: int
+    ) -> bool | None:
         """Whether two sets of options differ in some host; None if the second is refused by all."""
         refused = True
-        for host in range(1000):
+        for host in range(hosts):
             try:
                 one, other = self.at(before, host), self.at(after, host)
             except StopIteration:
@@ -170,11 +175,11 @@ def _observed(kind: str, trial: Trial) -> dict[str, Any]:
         for mode in (False, True):
             model.train(mode)
             made |= {f"{n} {step} {mode}": t for n, t in _outputs(kind, model, rows, step).items()}
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                out, found = gradients(model, scope_of(model, rows, step))
-            made[f"objective {step} {mode}"] = out.objective.detach()
-            made |= {f"gradient of {n} {step} {mode}": g for n, g in found.items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            out, found = gradients(model, scope_of(model, rows, step))
+        made[f"objective {step}"] = out.objective.detach()
+        made |= {f"gradient of {n} {step}": g for n, g in found.items()}
     trained(model, rows)
     made |= {f"trained {n}": t.clone() for n, t in model.state_dict().items()}
     for name, part in model.named_children():
@@ -190,6 +195,3 @@ def _outputs(kind: str, model: Any, rows: Rows, step: int) -> dict[str, Any]:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return dict(outputs(kind, model, rows, step))
-
-
-RULES = (make_a_schema, model_options)

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from sfumato.comparison import compare
 from sfumato.options import arguments
-from sfumato.registry import PROJECT, Registry
+from sfumato.registry import COMMANDS, PROJECT, Registry
 from sfumato.resolve import resolve_part
 from sfumato.results import Comparison
 from sfumato.testing.bench import Bench, still_world
@@ -21,14 +21,6 @@ from sfumato.testing.hosts import IMAGE
 from sfumato.testing.observing import equal
 from sfumato.testing.options import Observation, every_option_matters
 from sfumato.testing.rules import Fault, rule
-
-TAKEN = frozenset(
-    {
-        "check", "compare", "describe", "doctor", "encode", "evaluate", "init", "interpolate",
-        "list", "new", "plugins", "reconstruct", "sample", "schema", "train", "validate",
-    }
-)  # fmt: skip
-"""Names of the commands of sfumato, which a plugin cannot take."""
 
 
 @functools.cache
@@ -107,7 +99,7 @@ def is_a_command(bench: Bench) -> None:
         raise Fault(f"--help ends with {result.exit_code}: {result.exception}")
     if not (command.help or command.short_help or "").strip():
         raise Fault("it does not say what it does", "write a docstring: it is what --help shows")
-    if bench.entry.distribution != PROJECT and bench.entry.name in TAKEN:
+    if bench.entry.distribution != PROJECT and bench.entry.name in COMMANDS:
         raise Fault(f"sfumato has a command {bench.entry.name!r}, so this one cannot be called")
 
 

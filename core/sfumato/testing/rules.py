@@ -66,15 +66,29 @@ def said(error: BaseException, file: str | None) -> str:
     if isinstance(error, Fault | ConformanceError):
         return error.message
     cause = error.__cause__ if isinstance(error, SpecError) and error.__cause__ else error
+    if refuses_values(cause):
+        return "its distribution refuses values outside of its support"
     if isinstance(error, SpecError):
         text = "; ".join(p.message for p in error.problems)
     elif isinstance(error, SfumatoError):
         text = error.message
     else:
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {_text(error)}"
     text = " ".join(text.split())
     frame = _frame(cause, file)
     return f"{text} ({Path(frame.filename).name}:{frame.lineno})" if frame else text
+
+
+def refuses_values(error: BaseException | None) -> bool:
+    """Whether a distribution of torch's refused to look at a value."""
+    return isinstance(error, ValueError) and "Expected value argument" in _text(error)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a stranger's exception may not even be printed
+        return "?"
 
 
 def _frame(error: BaseException, file: str | None) -> traceback.FrameSummary | None:
@@ -93,5 +107,5 @@ def file_of(target: Any) -> str | None:
     """The file that defines a part."""
     try:
         return inspect.getsourcefile(inspect.unwrap(target))
-    except TypeError:
+    except Exception:  # noqa: BLE001 - a stranger's object may refuse to be looked at
         return None
