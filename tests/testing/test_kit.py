@@ -103,7 +103,7 @@ def test_first_host_and_count_are_told(tried: Tried) -> None:
 
     message = tried("encoder", lambda: Half(), "dtype and device")  # noqa: PLW0108 - no context
     assert message is not None
-    assert "; in host: a vector of 6 reals and 13 more hosts\n" in message
+    assert "; in host: a vector of 6 reals and 4 more hosts\n" in message
 
 
 class Compiled(nn.Module):

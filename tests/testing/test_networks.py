@@ -413,3 +413,44 @@ def test_decoder_honours_the_parameter_shape(tried: Tried) -> None:
     message = tried("decoder", OneWidth, "hosts")
     assert message is not None
     assert "it returns (12,), and the likelihood needs (12, 7)" in message
+
+
+class Undefined(nn.Module):
+    """Features that no data can help."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.linear = nn.Linear(math.prod(context.data_shape), 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logarithm of numbers that are not all positive."""
+        return self.linear(x.flatten(1).to(self.linear.weight.dtype)).log()
+
+
+class Recurrent(nn.Module):
+    """A recurrent network along the first axis, which has one step in some hosts."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        first, *rest = (*context.data_shape, 1)
+        self.steps, width = first, math.prod(rest)
+        self.recurrent = nn.GRU(width, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The last state."""
+        rows = x.reshape(len(x), self.steps, -1).to(self.recurrent.weight_ih_l0.dtype)
+        out: Tensor = self.recurrent(rows)[0][:, -1]
+        return out
+
+
+def test_features_that_are_not_finite_are_named(result: Callable[..., PartResult]) -> None:
+    """Training would else blame the likelihood's scale."""
+    assert "not finite" in result("encoder", Undefined).failed["shapes"].message
+
+
+def test_a_parameter_that_is_used_in_some_host_is_alive(
+    result: Callable[..., PartResult],
+) -> None:
+    """The recurrent weights of a sequence of one step get no gradient, and are no mistake."""
+    found = result("encoder", Recurrent)
+    assert {title: str(error) for title, error in found.failed.items()} == {}

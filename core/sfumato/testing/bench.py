@@ -216,7 +216,7 @@ class Bench:
         return made
 
     def _file_or_none(self) -> str | None:
-        with contextlib.suppress(Exception):  # a stranger's object may refuse to be looked at
+        with contextlib.suppress(SfumatoError):
             return self.file
         return None
 

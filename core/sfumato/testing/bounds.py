@@ -12,7 +12,7 @@ What the bounds rest on, and what is not covered:
 - *A density that is known at its own samples alone*
   (:func:`~sfumato.testing.weights.check_own_weights`): that it has no holes finer than the distance
   between neighbouring samples, for no number of samples tells such a density from one that is too
-  high. Constants below about 0.02 nats (0.05 in three dimensions) pass.
+  high. Constants below about 0.02 nats (0.1 in three dimensions) pass.
 - *Likelihoods* (:func:`~sfumato.testing.quadrature.check_line`): that quadrature resolves them.
   Where a fiftieth of the draws lies between two nodes nothing is said; a spike of less mass than
   that, and narrower than the nodes are apart, could be blamed.

@@ -181,6 +181,12 @@ def parts_of(distribution: str, *, parts: Registry = registry) -> list[Entry]:
     wanted = normalized(distribution)
     every = [*parts, *parts.hooks()]
     found = [e for e in every if e.distribution == wanted]
+    for entry in parts.installed():
+        if entry.distribution == wanted and entry.kind not in (*KINDS, HOOKS):
+            near = difflib.get_close_matches(entry.kind, (*KINDS, HOOKS), 1)
+            guess = f'did you mean "sfumato.{near[0]}"?' if near else f"kinds: {', '.join(KINDS)}"
+            msg = f'{distribution} has entry points of group "sfumato.{entry.kind}", which is no kind'
+            raise ConformanceError(msg, hint=guess)
     if found:
         return sorted(found, key=lambda e: ((*KINDS, HOOKS).index(e.kind), e.name))
     try:
