@@ -424,7 +424,8 @@ class Undefined(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The logarithm of numbers that are not all positive."""
-        return self.linear(x.flatten(1).to(self.linear.weight.dtype)).log()
+        made: Tensor = self.linear(x.flatten(1).to(self.linear.weight.dtype))
+        return made.log()
 
 
 class Recurrent(nn.Module):
@@ -438,7 +439,8 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The last state."""
-        rows = x.reshape(len(x), self.steps, -1).to(self.recurrent.weight_ih_l0.dtype)
+        weight = next(self.recurrent.parameters())
+        rows = x.reshape(len(x), self.steps, -1).to(weight.dtype)
         out: Tensor = self.recurrent(rows)[0][:, -1]
         return out
 

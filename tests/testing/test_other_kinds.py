@@ -28,7 +28,9 @@ from sfumato import (
     Splits,
     hookimpl,
 )
-from sfumato.testing import PartResult
+from sfumato.registry import HOOKS, Registry
+from sfumato.testing import PartResult, check_part
+from sfumato.testing.bench import Heard
 
 Tried = Callable[..., str | None]
 Metric = Callable[[Model, Split, int], dict[str, Figure]]
@@ -303,7 +305,6 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("command", silent, "command", "it does not say what it does"),
     ("tracker", Deaf, "hooks", "it listens to nothing"),
     ("tracker", Misspelt, "hooks", "there is no hook epoch_finished"),
-    ("tracker", Hostile, "hooks", "RuntimeError: no"),
     (
         "tracker",
         NeedsFolder,
@@ -321,6 +322,13 @@ def test_planted_fault_is_named(tried: Tried, kind: str, part: Any, title: str, 
     message = tried(kind, part, title)
     assert message is not None
     assert said in message
+
+
+def test_hook_object_that_refuses_to_be_looked_at() -> None:
+    """Whatever a stranger's object raises is a failure of the check, and not of the kit."""
+    parts = Heard(Registry("none"), {"planted": Hostile()})
+    found = check_part(HOOKS, "planted", parts=parts)
+    assert "RuntimeError: no" in found.failed["hooks"].message
 
 
 def tracker() -> Tracker:
