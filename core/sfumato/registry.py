@@ -258,8 +258,8 @@ class Registry:
                 )
         if distribution and self.version_of(distribution) is None:
             return UnknownPartError(
-                f'unknown {kind} "{reference}": no plugin {distribution} is installed here',
-                hint="see: sfumato plugins",
+                f'unknown {kind} "{reference}"',
+                hint=f"no plugin {distribution} is installed here  see: sfumato plugins",
             )
         near = difflib.get_close_matches(name, names, 1)
         guess = (
