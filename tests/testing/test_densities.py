@@ -195,9 +195,15 @@ def bounded(context: Context) -> Prior:
     """A uniform density that refuses to look outside of its support."""
 
     class Made(Prior):
+        one: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("one", torch.ones(context.z_shape), persistent=False)
+
         def forward(self) -> Distribution:
-            one = torch.ones(context.z_shape, dtype=torch.float64)
-            return Independent(Uniform(-one, 2 * one), len(context.z_shape), validate_args=True)
+            box = Uniform(-self.one, 2 * self.one)
+            return Independent(box, len(context.z_shape), validate_args=True)
 
     return Made()
 
