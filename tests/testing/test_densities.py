@@ -202,7 +202,8 @@ def bounded(context: Context) -> Prior:
             self.register_buffer("one", torch.ones(context.z_shape), persistent=False)
 
         def forward(self) -> Distribution:
-            box = Uniform(-self.one, 2 * self.one)
+            # Asked for, because torch's default may have been changed in this process.
+            box = Uniform(-self.one, 2 * self.one, validate_args=True)
             return Independent(box, len(context.z_shape), validate_args=True)
 
     return Made()
