@@ -22,7 +22,7 @@ def digits() -> Model:
 
 
 def test_samples_are_of_the_class_that_was_asked_for(digits: Model) -> None:
-    """A classifier that never saw the model agrees with 90 % of 50 samples of every class."""
+    """A classifier that never saw the model agrees with 90 % of samples, 70 % of the worst class."""
     splits = load_splits(SPEC)
     train, test = splits.seen("train"), splits.seen("test")
     assert train.label is not None

@@ -166,7 +166,10 @@ def interpolate(
     force: bool,
     output: Path,
 ) -> None:
-    """Walk between the codes of two items of a split, or of an array."""
+    """Walk between the codes of two items of a split, or of an array.
+
+    A conditional model keeps the condition of the first item all the way.
+    """
     from sfumato.cli.runs import check_output, items, write_items
     from sfumato.errors import DataError
 
