@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sfumato.codes import Point as Point
     from sfumato.comparison import compare as compare
     from sfumato.data import Contract as Contract
+    from sfumato.data import Factor as Factor
     from sfumato.data import Split as Split
     from sfumato.data import Splits as Splits
     from sfumato.data import as_splits as as_splits
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sfumato.errors import DataError as DataError
     from sfumato.errors import DeviceError as DeviceError
     from sfumato.errors import Incompatible as Incompatible
+    from sfumato.errors import MissingExtraError as MissingExtraError
     from sfumato.errors import MissingPluginError as MissingPluginError
     from sfumato.errors import NoDensityError as NoDensityError
     from sfumato.errors import NonFiniteError as NonFiniteError
@@ -40,18 +42,25 @@ if TYPE_CHECKING:
     from sfumato.errors import SupportError as SupportError
     from sfumato.errors import UnknownPartError as UnknownPartError
     from sfumato.evaluation import Evaluation as Evaluation
+    from sfumato.evaluation import Metrics as Metrics
     from sfumato.evaluation import evaluate as evaluate
+    from sfumato.extras import import_extra as import_extra
+    from sfumato.figures import Difference as Difference
+    from sfumato.figures import Figure as Figure
+    from sfumato.figures import Summary as Summary
     from sfumato.hooks import hookimpl as hookimpl
     from sfumato.interfaces import Code as Code
     from sfumato.interfaces import Context as Context
     from sfumato.interfaces import Decoder as Decoder
     from sfumato.interfaces import Encoder as Encoder
+    from sfumato.interfaces import Features as Features
     from sfumato.interfaces import Likelihood as Likelihood
     from sfumato.interfaces import Posterior as Posterior
     from sfumato.interfaces import Prior as Prior
     from sfumato.interfaces import Sampler as Sampler
     from sfumato.interfaces import Scope as Scope
     from sfumato.interfaces import Shape as Shape
+    from sfumato.intervals import Interval as Interval
     from sfumato.model import Model as Model
     from sfumato.passes import Loss as Loss
     from sfumato.passes import LossOut as LossOut
@@ -63,15 +72,16 @@ if TYPE_CHECKING:
     from sfumato.registry import register as register
     from sfumato.resolve import load_spec as load_spec
     from sfumato.results import Comparison as Comparison
-    from sfumato.results import Figure as Figure
     from sfumato.results import Pictures as Pictures
-    from sfumato.results import Summary as Summary
     from sfumato.results import Variant as Variant
     from sfumato.results import VariantRun as VariantRun
     from sfumato.run import Run as Run
+    from sfumato.sampler_files import save_sampler as save_sampler
+    from sfumato.sampler_files import saved_sampler as saved_sampler
     from sfumato.samplers import fit_sampler as fit_sampler
     from sfumato.schema import json_schema as json_schema
     from sfumato.spec import Spec as Spec
+    from sfumato.subject import Subject as Subject
     from sfumato.training import train as train
 
 _NAMES = {
@@ -79,27 +89,32 @@ _NAMES = {
     "assembly": "build",
     "comparison": "compare",
     "codes": "Density Point",
-    "data": "Contract Split Splits as_splits conditioned_on_labels",
+    "data": "Contract Factor Split Splits as_splits conditioned_on_labels",
     "datasets": "load_splits",
     "errors": (
-        "ArtifactError DataError DeviceError Incompatible MissingPluginError NoDensityError "
-        "NonFiniteError OutOfMemoryError OutputError PluginError Problem SfumatoError SpecError "
-        "SupportError UnknownPartError"
+        "ArtifactError DataError DeviceError Incompatible MissingExtraError MissingPluginError "
+        "NoDensityError NonFiniteError OutOfMemoryError OutputError PluginError Problem "
+        "SfumatoError SpecError SupportError UnknownPartError"
     ),
-    "evaluation": "Evaluation evaluate",
+    "evaluation": "Evaluation Metrics evaluate",
+    "extras": "import_extra",
     "hooks": "hookimpl",
-    "interfaces": "Code Context Decoder Encoder Likelihood Posterior Prior Sampler Scope Shape",
+    "interfaces": "Code Context Decoder Encoder Features Likelihood Posterior Prior Sampler Scope Shape",
     "model": "Model",
     "passes": "Loss LossOut Pass",
     "pictures": "picture_grid",
     "randomness": "key permuted keyed_generator",
     "registry": "register",
     "resolve": "load_spec",
-    "results": "Comparison Figure Pictures Summary Variant VariantRun",
+    "figures": "Difference Figure Summary",
+    "intervals": "Interval",
+    "results": "Comparison Pictures Variant VariantRun",
     "run": "Run",
+    "sampler_files": "save_sampler saved_sampler",
     "samplers": "fit_sampler",
     "schema": "json_schema",
     "spec": "Spec",
+    "subject": "Subject",
     "training": "train",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -58,6 +58,11 @@ class Batches:
         self._condition = None if split.condition is None else split.condition.to(device, dtype)
         self._mask = None if split.mask is None else split.mask.to(device, dtype)
 
+    @staticmethod
+    def count(items: int, batch_size: int) -> int:
+        """How many batches so many items make."""
+        return len(_sizes(items, batch_size))
+
     @property
     def per_epoch(self) -> int:
         """Batches in an epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, cast
@@ -18,6 +19,20 @@ from sfumato.randomness import keyed_generator, permuted
 
 Scaling = float | tuple[float, ...]
 _SHOWN = 20
+
+
+class Factor(BaseModel):
+    """A known cause of variation: a column of :attr:`Split.factors`.
+
+    Args:
+        name: Its name.
+        ordered: Whether its values have an order, such as a size; a shape has none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    ordered: bool = True
 
 
 class Contract(BaseModel):
@@ -42,6 +57,7 @@ class Contract(BaseModel):
             any ``"vector"``.
         masked: Whether some split says which of its values are missing.
         classes: Names of the labels.
+        factors: The known causes of variation, in the order of their columns.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -58,6 +74,7 @@ class Contract(BaseModel):
     condition: Literal["vector", "label"] = "vector"
     masked: bool = False
     classes: tuple[str, ...] = ()
+    factors: tuple[Factor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +86,8 @@ class Split:
         label: ``(n,)`` int64 or None.
         condition: ``(n, C)`` or None.
         mask: ``(n, *X)``, 0 where a value is missing, or None.
-        factors: ``(n, factors)``, known causes of variation, or None.
+        factors: ``(n, factors)``, known causes of variation, numbered from 0 where they are
+            classes, or None.
     """
 
     x: Tensor
@@ -127,6 +145,22 @@ class Splits:
             msg = f"the data have no {name!r} split"
             raise DataError(msg, hint=f"there are: {', '.join(existing)}")
         return existing[name]
+
+
+def fingerprint(splits: Splits) -> str:
+    """SHA-256 of the contract and of every split's columns: equal for equal data, wherever they lie."""
+    digest = hashlib.sha256(splits.contract.model_dump_json().encode())
+    for name, split in splits.named():
+        for column in fields(split):
+            tensor: Tensor | None = getattr(split, column.name)
+            if tensor is not None:
+                digest.update(
+                    f"\n{name} {column.name} {tensor.dtype} {list(tensor.shape)}\n".encode()
+                )
+                digest.update(
+                    tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+                )
+    return digest.hexdigest()
 
 
 def model_space(x: Tensor, contract: Contract, dtype: torch.dtype) -> Tensor:

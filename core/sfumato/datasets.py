@@ -104,6 +104,9 @@ def _check_shapes(name: str, split: Split, splits: Splits) -> None:
         if not bool(((split.mask == 0) | (split.mask == 1)).all()):
             msg = f"the mask of {name} holds other values than 0 and 1"
             raise DataError(msg, hint="it says 1 where a value counts and 0 where it is missing")
+    named = len(contract.factors)
+    if named and split.factors is not None:
+        _same(name, "factors", tuple(split.factors.shape[1:]), (named,))
     width = () if split.condition is None else tuple(split.condition.shape[1:])
     _same(name, "condition", width, (contract.condition_dim,) if contract.condition_dim else ())
 

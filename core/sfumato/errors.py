@@ -102,6 +102,13 @@ class MissingPluginError(SfumatoError, LookupError):
     exit_code = 3
 
 
+class MissingExtraError(SfumatoError, ImportError):
+    """Something needs a package that is not installed, and that an extra of sfumato brings."""
+
+    code = "K305"
+    exit_code = 3
+
+
 class NoDensityError(SfumatoError, TypeError):
     """A density was asked of a model that defines none, such as a plain autoencoder."""
 

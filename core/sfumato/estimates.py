@@ -17,7 +17,7 @@ from sfumato.passes import Pass
 from sfumato.randomness import ItemNoise, keyed_global
 
 if TYPE_CHECKING:
-    from sfumato.interfaces import Scope
+    from sfumato.interfaces import Code, Scope
     from sfumato.model import Model
 
 ROWS = 1024
@@ -39,27 +39,42 @@ def terms(model: Model, scope: Scope, samples: int, seed: int) -> dict[str, Tens
     return {name: torch.cat([made[name] for made in found]) for name in found[0]}
 
 
-def log_prob(model: Model, scope: Scope, samples: int, rows: int, seed: int) -> Tensor:
-    """Importance-weighted estimate of the log-evidence, ``(B,)`` nats, ``rows`` decoded at once."""
+def importance(
+    model: Model, scope: Scope, samples: int, rows: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Importance-weighted estimates of the log-evidence, ``(B,)`` nats, ``rows`` decoded at once.
+
+    With them the effective sample size of each item's weights, ``(B,)``, from 1 to ``samples``.
+    """
     block = min(samples, BLOCK)
     chunks = scope.chunks(max(1, rows // block))
-    return torch.cat(
-        [_weighed(model, chunk, samples, block, seed, first) for first, chunk in chunks]
-    )
+    found = [_weighed(model, chunk, samples, block, seed, first) for first, chunk in chunks]
+    log_px, effective = (torch.cat(column) for column in zip(*found, strict=True))
+    return log_px, effective
 
 
 def _weighed(
     model: Model, scope: Scope, samples: int, block: int, seed: int, first: int
-) -> Tensor:
-    """A streaming log-mean-exp over blocks of samples; every block has its own keyed noise."""
-    total = torch.full((), -math.inf, device=model.device, dtype=model.dtype)
+) -> tuple[Tensor, Tensor]:
+    """Streaming sums of weights and of their squares over blocks of samples, each with keyed noise."""
+    total = squares = torch.full((), -math.inf, device=model.device, dtype=model.dtype)
     for number, start in enumerate(range(0, samples, block)):
         k = min(block, samples - start)
         with keyed_global(model.device, seed, "log_prob", first, number):
             pass_ = _pass(model, scope, k, seed, "log_prob", first, number)
-            part = (pass_.log_px + pass_.log_p - pass_.log_q).logsumexp(0)
-        total = torch.logaddexp(total, part)
-    return total - math.log(samples)
+            log_weights = pass_.log_px + pass_.log_p - pass_.log_q
+        total = torch.logaddexp(total, log_weights.logsumexp(0))
+        squares = torch.logaddexp(squares, (2 * log_weights).logsumexp(0))
+    return total - math.log(samples), (2 * total - squares).exp()
+
+
+def codes(model: Model, scope: Scope, seed: int) -> list[Code]:
+    """``q(z|x)`` of every item, in runs of :data:`ROWS`; draws have keyed noise of each item's own."""
+    found = []
+    for first, chunk in scope.chunks(ROWS):
+        noise = ItemNoise(model.device, model.dtype, seed, "codes", first)
+        found.append(model.infer(replace(chunk, source=noise)))
+    return found
 
 
 def _pass(

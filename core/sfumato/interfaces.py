@@ -23,7 +23,8 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ from sfumato.errors import Incompatible
 from sfumato.randomness import Noise
 
 if TYPE_CHECKING:
-    from sfumato.data import Split
+    from sfumato.data import Contract, Split
     from sfumato.model import Model
 
 Shape = tuple[int, ...]
@@ -245,14 +246,44 @@ def warnings(part: nn.Module) -> Sequence[str]:
     return made() if callable(made) else ()
 
 
+class Features(nn.Module):
+    """A space in which data are compared: ``(n, *X) -> (n, F)``, made by a callable ``(*, typed keywords)``.
+
+    A metric's option annotated with this class is such a space. Its ``name`` stands in the names
+    of the metric's figures; by default that of the part.
+    """
+
+    name: str = ""
+
+    def fit(self, split: Split, contract: Contract) -> None:
+        """Learn from training items, which are in the model's space.
+
+        Raises:
+            Incompatible: It does not serve such data.
+        """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor) -> Tensor: ...  # noqa: D102
+
+
 class Sampler(nn.Module):
-    """Codes to generate from, other than those of the prior: ``(n, scope) -> z`` ``(n, *Z)``.
+    """Where codes to generate from come from: ``(n, scope) -> z`` ``(n, *Z)``.
 
     Made by a callable ``(*, typed keywords)``, which may take a context as parts do. It is fitted
     to a trained model; what it learns are parameters or buffers, so that its ``state_dict`` is all
     of it. ``scope`` holds the condition, and draws come from torch's global generator, which core
-    keys.
+    keys. Its ``forward`` may also take ``model``, the model that it draws for. Core notes in
+    ``about`` what made it: the ``sampler`` with its options, how many ``items`` it was fitted to,
+    and the ``seed``.
     """
+
+    about: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def name(self) -> str:
+        """The name of the part that made it; that of its class where core did not."""
+        return str(self.about.get("sampler", {}).get("type", type(self).__name__))
 
     def fit(self, model: Model, split: Split, seed: int) -> None:
         """Learn from the items of a split, which are in the model's space."""
@@ -272,6 +303,11 @@ def takes_scope(part: nn.Module, after: int) -> bool:
     name is the part's own.
     """
     return _wants(part.forward, after, "scope")
+
+
+def takes_named(part: nn.Module, name: str) -> bool:
+    """Whether a part's ``forward`` has a parameter of that name."""
+    return name in inspect.signature(part.forward).parameters
 
 
 def takes_context(target: Callable[..., object]) -> bool:

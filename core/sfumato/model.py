@@ -16,7 +16,7 @@ from sfumato import estimates, inputs
 from sfumato.data import Contract, from_numpy, mask_of, visible
 from sfumato.errors import DataError, Incompatible, NoDensityError
 from sfumato.inputs import Array, Condition
-from sfumato.interfaces import Code, Sampler, Scope, takes_scope
+from sfumato.interfaces import Code, Sampler, Scope, takes_named, takes_scope
 from sfumato.interpolation import PATHS
 from sfumato.passes import LossOut, Pass
 from sfumato.plan import Parts, Plan
@@ -216,7 +216,7 @@ class Model(nn.Module):
             NoDensityError: The model defines no density, such as a plain autoencoder.
             SupportError: ``x`` lies outside the support of the likelihood.
         """
-        self._need_density("the ELBO")
+        self.need_density("the ELBO")
         return self.terms(x, seed=seed, samples=samples, condition=condition, mask=mask)["elbo"]
 
     @torch.no_grad()
@@ -276,14 +276,14 @@ class Model(nn.Module):
             NoDensityError: The model defines no density.
             SupportError: ``x`` lies outside the support of the likelihood.
         """
-        self._need_density("log p(x)")
+        self.need_density("log p(x)")
         rows = estimates.ROWS if batch_size is None else batch_size
         inputs.check_positive(samples=samples, batch_size=rows)
         seed = fresh_seed() if seed is None else seed
         scope = self._given(x, condition, mask)
         with self.evaluating():
             self.check_support(scope)
-            return estimates.log_prob(self, scope, samples, rows, seed)
+            return estimates.importance(self, scope, samples, rows, seed)[0]
 
     # ---- what training and evaluation build on --------------------------------------------------
 
@@ -335,7 +335,9 @@ class Model(nn.Module):
         return parameters.to(self.dtype)
 
     def _sampled(self, sampler: Sampler, n: int, scope: Scope) -> Tensor:
-        z = sampler(n, scope) if takes_scope(sampler, 1) else sampler(n)  # type: ignore[call-arg]
+        given: dict[str, Any] = {"model": self} if takes_named(sampler, "model") else {}
+        offered: tuple[Any, ...] = (n, scope) if takes_scope(sampler, 1) else (n,)
+        z: Tensor = sampler(*offered, **given)
         wanted = (n, *self.plan.z_shape)
         if tuple(z.shape) != wanted:
             msg = (
@@ -446,7 +448,8 @@ class Model(nn.Module):
             raise DataError(msg)
         return tensor
 
-    def _need_density(self, what: str) -> None:
+    def need_density(self, what: str) -> None:
+        """Raise a :class:`NoDensityError` if the model defines no density to ask for ``what``."""
         if not self.plan.has_density:
             msg = f"{what} is not defined: posterior {self.spec.model.posterior.type!r} has no density"
             raise NoDensityError(

@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import to_jsonable_python
 
 from sfumato.blame import blaming, broken
-from sfumato.interfaces import Decoder, Encoder, Likelihood, Posterior, Prior
+from sfumato.interfaces import Decoder, Encoder, Features, Likelihood, Posterior, Prior
 from sfumato.option_types import UNIONS, described, leaves, option_type
 from sfumato.passes import Loss
 from sfumato.registry import PARTS, Entry
@@ -35,6 +35,7 @@ INTERFACES: dict[type, str] = {
     Decoder: "decoder",
     Likelihood: "likelihood",
     Loss: "loss",
+    Features: "features",
 }
 _CHECKS = ConfigDict(strict=True, allow_inf_nan=False, regex_engine="python-re")
 

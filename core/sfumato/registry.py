@@ -20,11 +20,13 @@ from sfumato.errors import PluginError, SfumatoError, UnknownPartError
 
 PROJECT = "sfumato"
 PARTS = ("encoder", "posterior", "prior", "decoder", "likelihood", "loss")
-KINDS = (*PARTS, "family", "data", "metric", "sampler", "report", "command", "tracker")
+KINDS = (
+    *PARTS, "family", "data", "metric", "features", "sampler", "report", "command", "tracker",
+)  # fmt: skip
 HOOKS = "hooks"
 COMMANDS = (
     "list", "describe", "plugins", "doctor", "new", "check", "schema", "init", "validate", "train",
-    "evaluate", "sample", "reconstruct", "interpolate", "encode", "compare",
+    "evaluate", "fit-sampler", "sample", "reconstruct", "interpolate", "encode", "compare",
 )  # fmt: skip
 """Names of the commands of sfumato, which no plugin can take."""
 LOCAL = "local"

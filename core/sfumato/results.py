@@ -1,103 +1,17 @@
-"""Figures, and the results of a comparison, as data: reports read these and nothing else."""
+"""The results of a comparison, as data: reports read these and nothing else."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from sfumato.data import Contract
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of an evaluation.
-
-    Args:
-        value: The number; None where it is not defined.
-        unit: Its unit, such as ``nats per item``.
-        better: Which direction is better, or None.
-        standard_error: Standard error of the mean over items, where the number is one.
-        undefined: Why there is no value.
-        definition: What the number is, in a sentence.
-    """
-
-    value: float | None
-    unit: str
-    better: Literal["lower", "higher"] | None = None
-    standard_error: float | None = None
-    undefined: str | None = None
-    definition: str = ""
-
-    @classmethod
-    def of_items(
-        cls, values: Tensor, unit: str, better: Literal["lower", "higher"] | None, definition: str
-    ) -> Figure:
-        """The mean of one value an item ``(n,)``, with its standard error."""
-        n, values = len(values), values.double().cpu()
-        bad = n - int(values.isfinite().sum())
-        if bad:
-            why = f"not finite for {bad} of {n} items"
-            return cls(None, unit, better, undefined=why, definition=definition)
-        error = float(values.std()) / math.sqrt(n) if n > 1 else None
-        return cls(float(values.mean()), unit, better, error, None, definition)
-
-    def to_json(self) -> Json:
-        """The figure as JSON data."""
-        return dict(vars(self))
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One figure over the seeds of a variant.
-
-    Args:
-        per_seed: A figure a run, in the order of the seeds.
-    """
-
-    per_seed: tuple[Figure, ...]
-
-    @property
-    def values(self) -> list[float]:
-        """The values that are defined."""
-        return [f.value for f in self.per_seed if f.value is not None]
-
-    @property
-    def mean(self) -> float | None:
-        """Mean over seeds; None if no run defines it."""
-        return statistics.fmean(self.values) if self.values else None
-
-    @property
-    def deviation(self) -> float | None:
-        """Standard deviation over seeds (one value less than seeds); None below two."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-    @property
-    def example(self) -> Figure:
-        """The first run's figure: unit, direction, definition and, if undefined, why."""
-        return self.per_seed[0]
-
-    def to_json(self) -> Json:
-        """Unit, mean, deviation and the values per seed as JSON data."""
-        figure = self.example
-        return {
-            "unit": figure.unit,
-            "better": figure.better,
-            "definition": figure.definition,
-            "mean": self.mean,
-            "deviation_over_seeds": self.deviation,
-            "undefined": figure.undefined,
-            "per_seed": [
-                {"value": f.value, "standard_error": f.standard_error} for f in self.per_seed
-            ],
-        }
+from sfumato.figures import Difference, Figure, Json, Summary
 
 
 @dataclass(frozen=True)
@@ -112,8 +26,11 @@ class VariantRun:
             ``train`` and ``valid`` (each ``{term: nats per item}``) and ``parts`` (what parts
             report).
         kept_epoch: The epoch whose weights were kept.
-        figures: Test figures by name.
+        figures: Figures by name; none if it failed.
         warnings: What parts want said about their state.
+        peak_memory: Most memory during training, in bytes, where it is known.
+        reused: Whether it had been finished before, under the same conditions.
+        error: Why there are no figures.
     """
 
     seed: int
@@ -123,27 +40,46 @@ class VariantRun:
     kept_epoch: int
     figures: Mapping[str, Figure]
     warnings: tuple[str, ...] = ()
+    peak_memory: int | None = None
+    reused: bool = False
+    error: str | None = None
+
+    def to_json(self) -> Json:
+        """All but the figures, as JSON data."""
+        return {
+            "seed": self.seed,
+            "path": None if self.path is None else str(self.path),
+            "seconds": self.seconds,
+            "peak_memory": self.peak_memory,
+            "kept_epoch": self.kept_epoch,
+            "reused": self.reused,
+            "error": self.error,
+            "warnings": list(self.warnings),
+            "history": list(self.history),
+        }
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the first run of a variant shows; tensors on the CPU, in the model's space.
+    """What one run of a variant shows; tensors on the CPU, in the model's space.
 
     Args:
         reconstructions: ``(m, *X)`` of the comparison's originals.
-        samples: ``(n, *X)``: means of ``p(x|z)`` at codes drawn from the prior with a shared seed.
+        samples: ``(n, *X)``: means of ``p(x|z)`` at codes drawn with a shared seed.
         interpolations: ``(rows, steps, *X)`` between the same pairs of originals, linear in code
             space.
+        seed: The seed of that run.
     """
 
     reconstructions: Tensor
     samples: Tensor
     interpolations: Tensor
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One model of a comparison.
+    """One column of a comparison: a model, and where it generates from.
 
     Args:
         name: Its name.
@@ -152,7 +88,9 @@ class Variant:
         parameters: Number of trained parameters.
         provenance: For each part, its distribution, version and target.
         runs: One a seed.
-        pictures: What the first run shows.
+        pictures: What the first run that did not fail shows; None if all did.
+        sampler: Where codes to generate from come from, with its options; None for the prior.
+        trained_as: The variant whose trainings these are too, if it is another.
     """
 
     name: str
@@ -161,39 +99,53 @@ class Variant:
     parameters: int
     provenance: Json
     runs: tuple[VariantRun, ...]
-    pictures: Pictures
+    pictures: Pictures | None
+    sampler: Json | None = None
+    trained_as: str | None = None
 
     @property
     def figures(self) -> dict[str, Summary]:
         """Every figure over the seeds."""
-        names = self.runs[0].figures
-        return {name: Summary(tuple(run.figures[name] for run in self.runs)) for name in names}
+        names = dict.fromkeys(name for run in self.runs for name in run.figures)
+        return {n: Summary(tuple(run.figures.get(n) for run in self.runs)) for n in names}
+
+    @property
+    def errors(self) -> dict[int, str]:
+        """Why runs failed, by seed."""
+        return {run.seed: run.error for run in self.runs if run.error is not None}
+
+    @property
+    def cautions(self) -> dict[str, tuple[str, list[int]]]:
+        """What figures warn of, in the words of the first seed that does, with the seeds that do."""
+        found: dict[str, tuple[str, list[int]]] = {}
+        for run in self.runs:
+            for name, figure in run.figures.items():
+                if figure.warning:
+                    found.setdefault(name, (figure.warning, []))[1].append(run.seed)
+        return found
+
+    def values(self, name: str) -> dict[int, float]:
+        """The defined values of a figure, by seed."""
+        found = {run.seed: run.figures.get(name) for run in self.runs}
+        return {s: f.value for s, f in found.items() if f is not None and f.value is not None}
 
     def to_json(self) -> Json:
         """All but the pictures, as JSON data."""
         return {
             "spec": self.spec,
             "spec_hash": self.spec_hash,
+            "sampler": self.sampler,
+            "trained_as": self.trained_as,
             "parameters": self.parameters,
             "provenance": self.provenance,
             "figures": {name: summary.to_json() for name, summary in self.figures.items()},
-            "runs": [
-                {
-                    "seed": run.seed,
-                    "path": str(run.path) if run.path else None,
-                    "seconds": run.seconds,
-                    "kept_epoch": run.kept_epoch,
-                    "warnings": list(run.warnings),
-                    "history": list(run.history),
-                }
-                for run in self.runs
-            ],
+            "runs": [run.to_json() for run in self.runs],
         }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several models side by side: same data, budget and seeds.
+    """Several models side by side: same data and seeds.
 
     Args:
         variants: The models.
@@ -201,11 +153,13 @@ class Comparison:
         contract: What they keep to.
         counts: Items in each split.
         split: The split that the figures and pictures are of.
-        seeds: The seeds every variant was trained with.
+        seeds: The seeds of all runs, in order.
         originals: ``(m, *X)``, the first test items, in the model's space.
         command: The command that makes this comparison again.
         environment: Versions, platform, device and threads.
         path: Folder it was written to, or None.
+        match: The budget that was made equal: ``params``, ``steps`` or ``seconds``; or None.
+        notes: What limits the comparison, in sentences: unequal budgets or conditions.
     """
 
     variants: tuple[Variant, ...]
@@ -218,6 +172,8 @@ class Comparison:
     command: str
     environment: Json
     path: Path | None = field(default=None, compare=False)
+    match: str | None = None
+    notes: tuple[str, ...] = ()
 
     def differences(self) -> dict[str, dict[str, Any]]:
         """JSON pointers where the resolved specs differ, with each variant's value (None: absent)."""
@@ -225,6 +181,12 @@ class Comparison:
         pointers = dict.fromkeys(p for leaves in flat.values() for p in leaves)
         rows = {p: {name: leaves.get(p) for name, leaves in flat.items()} for p in pointers}
         return {p: row for p, row in rows.items() if len({repr(v) for v in row.values()}) > 1}
+
+    def difference(self, name: str, one: Variant, other: Variant) -> Difference | None:
+        """A figure of one variant less that of another, over the seeds that define it in both."""
+        first, second = one.values(name), other.values(name)
+        seeds = [seed for seed in first if seed in second]
+        return Difference.of([first[s] for s in seeds], [second[s] for s in seeds])
 
     def to_json(self) -> Json:
         """All but the pictures, as JSON data: the content of ``comparison.json``."""
@@ -237,11 +199,22 @@ class Comparison:
                 "split": self.split,
             },
             "seeds": list(self.seeds),
+            "match": self.match,
+            "notes": list(self.notes),
             "command": self.command,
             "environment": self.environment,
             "differences": self.differences(),
             "variants": {v.name: v.to_json() for v in self.variants},
+            "paired_differences": [
+                {"of": one.name, "less": other.name, "figures": found}
+                for other, one in combinations(self.variants, 2)
+                if (found := self._paired(one, other))
+            ],
         }
+
+    def _paired(self, one: Variant, other: Variant) -> Json:
+        made = {name: self.difference(name, one, other) for name in one.figures}
+        return {name: found.to_json() for name, found in made.items() if found is not None}
 
 
 def _leaves(value: Any, pointer: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,7 @@
           metrics.jsonl      one line an epoch
           model.safetensors  the weights that were kept, with a header that suffices to load them
           checkpoints/       last and best
+          samplers/          samplers that were fitted to the weights
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 
 from sfumato.artifact import MAX_HEADER, WEIGHTS, refuse_missing
 from sfumato.artifact import save as save_model
-from sfumato.data import Splits
+from sfumato.data import Splits, fingerprint
 from sfumato.errors import ArtifactError, SpecError
 from sfumato.files import append_line, make_folder, write_json
 from sfumato.model import Model
@@ -49,6 +50,7 @@ class Run:
         kept_epoch: The epoch whose weights were kept.
         seconds: Training time, validation included.
         warnings: What parts want said about their state.
+        peak_memory: Most memory during training, in bytes; None where the platform does not tell.
     """
 
     model: Model
@@ -57,6 +59,7 @@ class Run:
     kept_epoch: int
     seconds: float
     warnings: tuple[str, ...] = ()
+    peak_memory: int | None = None
 
 
 class RunFolder:
@@ -76,8 +79,8 @@ class RunFolder:
         if self.path is None:
             return
         make_folder(self.path / "checkpoints")
-        checkpoints = (self.path / "checkpoints").glob("*.safetensors")
-        for stale in (self.path / "metrics.jsonl", self.path / WEIGHTS, *checkpoints):
+        old = [f for name in ("checkpoints", "samplers") for f in (self.path / name).glob("*.*")]
+        for stale in (self.path / "metrics.jsonl", self.path / WEIGHTS, *old):
             stale.unlink(missing_ok=True)
         write_json(self.path / "spec.json", spec.to_json())
         self._about = {
@@ -89,6 +92,7 @@ class RunFolder:
             "data": {
                 "contract": splits.contract.model_dump(mode="json"),
                 "counts": {name: len(split) for name, split in splits.named()},
+                "sha256": fingerprint(splits),
                 "base": os.fspath(spec.base.resolve()),
             },
             "command": command_line(),
@@ -166,6 +170,28 @@ def read_run(path: str | os.PathLike[str]) -> tuple[Spec, Mapping[str, Any]]:
         msg = f"the run folder {folder} is damaged: {error}"
         raise ArtifactError(msg) from error
     return spec.model_copy(update={"base": base}), about
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[Json]:
+    """The lines of ``metrics.jsonl`` of a run folder, one an epoch.
+
+    Raises:
+        ArtifactError: Missing or damaged.
+    """
+    file = run_folder(path) / "metrics.jsonl"
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return [loads(line, str(file), max_bytes=MAX_HEADER)[0] for line in lines]
+    except (OSError, SpecError, UnicodeDecodeError) as error:
+        msg = f"{file} is missing or damaged: {error}"
+        raise ArtifactError(msg) from error
+
+
+def read_cost(path: str | os.PathLike[str]) -> dict[str, float]:
+    """What the training of a run took, as far as it is known: ``seconds``, ``peak_memory`` in bytes."""
+    about = read_about(path)
+    known = {name: about.get(name) for name in ("seconds", "peak_memory")}
+    return {name: float(v) for name, v in known.items() if isinstance(v, int | float)}
 
 
 def read_about(path: str | os.PathLike[str]) -> Mapping[str, Any]:

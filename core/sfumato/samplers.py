@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from sfumato.data import Split
 from sfumato.errors import PluginError
 from sfumato.interfaces import Sampler, takes_context
 from sfumato.model import Model
-from sfumato.options import arguments
+from sfumato.options import Part, arguments
 from sfumato.randomness import keyed_global
 from sfumato.registry import Registry, registry
 from sfumato.resolve import resolve_part
@@ -42,15 +43,46 @@ def fit_sampler(
         PluginError: What the plugin makes is no sampler.
     """
     config = resolve_part("sampler", sampler, "/sampler", parts)
+    with model.evaluating(), torch.no_grad(), keyed_global(model.device, seed, "fit_sampler"):
+        made = made_sampler(model, config, parts)
+        made.fit(model, split, seed)
+    made.about = {"sampler": config.model_dump(mode="json"), "items": len(split), "seed": seed}
+    return made.to(model.device).eval()
+
+
+def check_sampler(config: Part, parts: Registry = registry) -> None:
+    """Raise a :class:`MissingExtraError` if a sampler needs a package that is not installed.
+
+    A sampler that is made with a context has to wait for its model.
+    """
+    target = parts.get("sampler", config.type).load()
+    if not takes_context(target):
+        target(**arguments(config))
+
+
+def made_sampler(model: Model, config: Part, parts: Registry = registry) -> Sampler:
+    """A sampler for a model, not yet fitted.
+
+    Raises:
+        PluginError: What the plugin makes is none.
+    """
     entry = parts.get("sampler", config.type)
     target = entry.load()
     context = (model.plan.contexts["decoder"],) if takes_context(target) else ()
-    with model.evaluating(), torch.no_grad(), keyed_global(model.device, seed, "fit_sampler"):
-        made: Any = target(*context, **arguments(config))
-        if not isinstance(made, torch.nn.Module) or not callable(getattr(made, "fit", None)):
-            msg = f"sampler {entry.reference!r} makes {type(made).__name__}"
-            raise PluginError(msg, hint="a sampler is an nn.Module with fit(model, split, seed)")
-        made = made.to(model.device)
-        made.fit(model, split, seed)
-    fitted: Sampler = made.to(model.device).eval()
-    return fitted
+    made: Any = target(*context, **arguments(config))
+    if not isinstance(made, torch.nn.Module) or not callable(getattr(made, "fit", None)):
+        msg = f"sampler {entry.reference!r} makes {type(made).__name__}"
+        raise PluginError(msg, hint="a sampler is an nn.Module with fit(model, split, seed)")
+    return cast("Sampler", made.to(model.device))
+
+
+def fill(sampler: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a sampler its fitted state, whose buffers it may only have registered in its fit."""
+    for name, tensor in state.items():
+        path, _, leaf = name.rpartition(".")
+        owner = sampler.get_submodule(path)
+        if leaf not in owner._parameters:  # noqa: SLF001 - torch has no other way to tell them from buffers
+            vars(owner).pop(leaf, None)
+            owner._buffers.pop(leaf, None)  # noqa: SLF001 - it may have another shape
+            owner.register_buffer(leaf, tensor.clone())
+    sampler.load_state_dict(dict(state))

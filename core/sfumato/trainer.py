@@ -16,6 +16,7 @@ from sfumato.devices import is_out_of_memory
 from sfumato.errors import NonFiniteError, OutOfMemoryError
 from sfumato.hooks import Hooks
 from sfumato.interfaces import report, warnings
+from sfumato.memory import PeakMemory
 from sfumato.model import Model
 from sfumato.passes import LossOut
 from sfumato.randomness import BatchNoise, keyed_global, seed_global
@@ -68,6 +69,7 @@ class Trainer:
         self._best, self._kept = float("inf"), 0
         self._best_weights: dict[str, Tensor] | None = None
         self._history: list[Json] = []
+        self._memory = PeakMemory(model.device)
 
     def run(self) -> Run:
         """Train to the end, or until patience runs out."""
@@ -214,7 +216,7 @@ class Trainer:
 
     def _finish(self, began: float) -> Run:
         model, path = self._model, self._folder.path
-        seconds = time.perf_counter() - began
+        seconds, peak = time.perf_counter() - began, self._memory.read()
         self._checkpoint()
         if self._spec.keep == "best" and self._best_weights is not None:
             model.load_state_dict(self._best_weights)
@@ -234,11 +236,12 @@ class Trainer:
             steps=self._history[-1]["step"],
             kept_epoch=self._kept,
             warnings=said,
+            peak_memory=peak,
         )
         if path is not None:
             self._hooks.call("artifact_written", path=path / "model.safetensors")
         self._hooks.call("run_finished", run=path, status="finished")
-        return Run(model, tuple(self._history), path, self._kept, seconds, said)
+        return Run(model, tuple(self._history), path, self._kept, seconds, said, peak)
 
 
 class _Mean:

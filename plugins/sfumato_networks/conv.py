@@ -85,6 +85,8 @@ class ConvEncoder(Encoder):
         torch.Size([5, 8, 7, 7])
     """
 
+    widths = ("channels",)
+
     def __init__(
         self,
         context: Context,
@@ -142,6 +144,8 @@ class ConvDecoder(Decoder):
         ``z`` ``(N, *Z)`` to parameters ``(N, *P)``, where ``P`` ends with the spatial axes of
         the datum.
     """
+
+    widths = ("channels",)
 
     def __init__(
         self,

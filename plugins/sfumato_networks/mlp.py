@@ -56,6 +56,7 @@ class MlpEncoder(Encoder):
     """
 
     compiles = True
+    widths = ("hidden",)
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class MlpDecoder(Decoder):
     """
 
     compiles = True
+    widths = ("hidden",)
 
     def __init__(
         self,

@@ -125,6 +125,8 @@ def _term(
 def _series(comparison: Comparison, group: str, name: str, step: int) -> list[dict[str, Any]]:
     found = []
     for index, variant in enumerate(comparison.variants):
+        if variant.trained_as is not None:
+            continue  # its curves are those of another column
         runs = [values(run, group, name) for run in variant.runs]
         at = sorted({e for run in runs for e in run})
         at = [e for i, e in enumerate(at) if i % step == 0 or i == len(at) - 1]

@@ -13,7 +13,6 @@ from sfumato import Comparison
 from sfumato_report import limits
 from sfumato_report.ranking import (
     Ranking,
-    Spread,
     figure,
     likelihoods,
     on_one_scale,
@@ -21,12 +20,10 @@ from sfumato_report.ranking import (
     spread,
 )
 from sfumato_report.sentences import Finding, Ref, Segment, refs, value
-from sfumato_report.text import listed, number, places, plural, term
-
-COLLAPSED = 0.1
-"""Nats per item below which a divergence says that the codes carry next to nothing."""
+from sfumato_report.text import listed, number, places, term
 
 _RANKED = ("reconstruction", "elbo", "nll")
+_DISTANCE = "fd_"
 _MANY = 4
 
 
@@ -38,7 +35,10 @@ def findings(comparison: Comparison) -> list[Finding]:
 
 
 def _rankings(comparison: Comparison) -> Iterator[Finding]:
-    for name in _RANKED:
+    distances = dict.fromkeys(
+        n for v in comparison.variants for n in v.figures if n.startswith(_DISTANCE)
+    )
+    for name in (*_RANKED, *distances):
         order = ranking(comparison, name)
         if order is None:
             continue
@@ -96,15 +96,15 @@ def _article(name: str) -> str:
 
 
 def _verdict(found: Ranking, decimals: int) -> str:
-    gap, wider = number(found.gap, decimals), number(found.wider, decimals)
-    exceeds = f"The gap of {gap} exceeds the spread over seeds (at most {wider})"
-    within = f"The gap of {gap} is not more than the spread over seeds ({wider})"
-    unsettled = "so these seeds do not settle the order."
+    gap, difference = number(found.gap, decimals), found.difference
+    if difference is None or difference.interval is None:
+        return f"The gap is {gap}; one seed cannot tell how much of it is chance."
+    low, high = (number(end, decimals) for end in difference.interval.to_json())
+    said = f"Paired by seed the difference is {number(difference.mean, decimals)} (95 % interval {low} to {high})"
     return {
-        "one seed": f"The gap is {gap}; one seed cannot tell how much of it is chance.",
-        "separate": f"{exceeds}, and the ranges do not meet.",
-        "within": f"{within}, {unsettled}",
-        "overlap": f"{exceeds}, but the ranges overlap, {unsettled}",
+        "few": f"{said}; fewer than five seeds settle no order.",
+        "settled": f"{said}, which excludes 0.",
+        "open": f"{said}, so these seeds do not settle the order.",
     }[found.verdict]
 
 
@@ -126,18 +126,3 @@ def _divergences(comparison: Comparison) -> Iterator[Finding]:
         segments.append(Ref(index, comparison.variants[index].name))
     segments.append(". On average a code tells no more than that about its item.")
     yield Finding("result", "Divergence", tuple(segments))
-    for index, values in known:
-        yield from _collapse(comparison, index, values, unit)
-
-
-def _collapse(comparison: Comparison, index: int, of: Spread, unit: str) -> Iterator[Finding]:
-    fallen = [v for v in of.values if v < COLLAPSED]
-    if fallen:
-        # A sampled divergence may come out below zero; as a bound it is zero.
-        highest = number(max(*fallen, 0.0), 3)
-        said = (
-            f" has collapsed in {len(fallen)} of {plural(of.runs, 'seed')}: with a divergence of "
-            f"at most {highest} {unit} its codes say next to nothing about the item, and the "
-            "decoder does without them."
-        )
-        yield Finding("warning", "Collapse", (*refs(comparison, [index]), said))

@@ -20,6 +20,9 @@ def limits(comparison: Comparison) -> Iterator[Finding]:
     yield from _split(comparison)
     yield from _seeds(comparison)
     yield from _unfinished(comparison)
+    yield from (Finding("limit", "Conditions", (note,)) for note in comparison.notes)
+    yield from _failures(comparison)
+    yield from _cautions(comparison)
     yield from _warnings(comparison)
 
 
@@ -77,7 +80,8 @@ def _partial(comparison: Comparison) -> Iterator[Finding]:
 
 
 def _samples(comparison: Comparison) -> Iterator[Finding]:
-    indices = [i for i, v in enumerate(comparison.variants) if lacks_prior_term(v)]
+    untrained = [lacks_prior_term(v) and v.sampler is None for v in comparison.variants]
+    indices = [i for i, lacks in enumerate(untrained) if lacks]
     if indices:
         its = "its" if len(indices) == 1 else "their"
         said = (
@@ -112,7 +116,7 @@ def _seeds(comparison: Comparison) -> Iterator[Finding]:
 def _unfinished(comparison: Comparison) -> Iterator[Finding]:
     found: list[Segment] = []
     for index, variant in enumerate(comparison.variants):
-        last = sum(map(_best_at_end, variant.runs))
+        last = sum(map(_best_at_end, variant.runs)) if variant.trained_as is None else 0
         if last:
             found += [", " if found else "", Ref(index, variant.name)]
             found.append(f" ({last} of {plural(len(variant.runs), 'seed')})")
@@ -128,12 +132,33 @@ def _best_at_end(run: VariantRun) -> bool:
     return len(known) > 1 and scores[-1] == min(known)
 
 
+def _failures(comparison: Comparison) -> Iterator[Finding]:
+    for index, variant in enumerate(comparison.variants):
+        for seed, error in variant.errors.items():
+            said = f" failed with seed {seed}: {error}"
+            yield Finding("warning", "Failed", (*refs(comparison, [index]), said))
+
+
+def _cautions(comparison: Comparison) -> Iterator[Finding]:
+    """What figures warn of; a column that shares another's trainings repeats none of its warnings."""
+    told: set[tuple[str, str]] = set()
+    for index, variant in enumerate(comparison.variants):
+        for name, (text, seeds) in variant.cautions.items():
+            if (variant.trained_as or variant.name, text) in told:
+                continue
+            told.add((variant.name, text))
+            where = f" (seed{'s' if len(seeds) > 1 else ''} {listed([str(s) for s in seeds])}): "
+            topic = "Collapse" if "collapse" in text else term(name)
+            yield Finding("warning", topic, (*refs(comparison, [index]), where, text))
+
+
 def _warnings(comparison: Comparison) -> Iterator[Finding]:
     """Each warning once, with the variants and seeds that it came from."""
-    texts = dict.fromkeys(w for v in comparison.variants for run in v.runs for w in run.warnings)
+    trained = [(i, v) for i, v in enumerate(comparison.variants) if v.trained_as is None]
+    texts = dict.fromkeys(w for _, v in trained for run in v.runs for w in run.warnings)
     for text in texts:
         found: list[Segment] = []
-        for index, variant in enumerate(comparison.variants):
+        for index, variant in trained:
             seeds = [str(run.seed) for run in variant.runs if text in run.warnings]
             if seeds:
                 where = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {listed(seeds)}"

@@ -46,6 +46,7 @@ class Shown:
 
     variant: int
     image: Image
+    source: str = ""
 
 
 def render(comparison: Comparison, title: str = "") -> str:
@@ -155,10 +156,18 @@ def _curve_data(heads: list[Head], found: list[curves.Term]) -> dict[str, Any]:
     }
 
 
+def _seeds(comparison: Comparison) -> str:
+    seeds = sorted({v.pictures.seed for v in comparison.variants if v.pictures is not None})
+    return (
+        f"seed{'s' if len(seeds) > 1 else ''} {listed([str(s) for s in seeds])}" if seeds else ""
+    )
+
+
 def _pictures(comparison: Comparison) -> dict[str, Any]:
     painter = Painter.of(comparison)
     shown: dict[str, Any] = {
         "painter": painter,
+        "seeds": _seeds(comparison),
         "count": min(_ORIGINALS, len(comparison.originals)),
         "of": len(comparison.originals),
     }
@@ -168,13 +177,16 @@ def _pictures(comparison: Comparison) -> dict[str, Any]:
     reconstructions, samples, interpolations = [], [], []
     for index, variant in enumerate(comparison.variants):
         drawn = variant.pictures
-        if len(drawn.reconstructions):
+        if drawn is None:
+            continue
+        if len(drawn.reconstructions) and variant.trained_as is None:
             image = painter.grid(drawn.reconstructions[:_ORIGINALS], _ORIGINALS, _PAGE)
             reconstructions.append(Shown(index, image))
         if len(drawn.samples):
             image = painter.grid(drawn.samples[:_SAMPLES], 8, _CARD)
-            samples.append(Shown(index, image))
-        if drawn.interpolations.numel():
+            source = "its prior" if variant.sampler is None else f"{variant.sampler['type']}"
+            samples.append(Shown(index, image, source))
+        if drawn.interpolations.numel() and variant.trained_as is None:
             rows = drawn.interpolations[:_ROWS]
             image = painter.grid(rows.flatten(0, 1), rows.shape[1], _CARD)
             interpolations.append(Shown(index, image))

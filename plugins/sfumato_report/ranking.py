@@ -1,8 +1,8 @@
 """Which variant is best in a figure, and whether the seeds at hand can tell.
 
-A figure has one value a seed. Few seeds estimate no tail, so nothing here is a test: an order
-counts as *separate* only if the means differ by more than either variant's range over seeds, and
-no seed of one reaches the range of the other.
+A figure has one value a seed, and variants are paired by seed. The order of the best two counts as
+*settled* only if the 95 % interval of their paired difference excludes 0 and there are five seeds
+or more: fewer have an interval, and no verdict.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import statistics
 from dataclasses import dataclass
 from typing import Literal
 
-from sfumato import Comparison, Figure, Variant
+from sfumato import Comparison, Difference, Figure, Variant
 from sfumato_report.text import finite
 
-Verdict = Literal["alone", "one seed", "tie", "separate", "within", "overlap"]
+Verdict = Literal["alone", "one seed", "tie", "settled", "few", "open"]
+_FEW = 5
 
 
 @dataclass(frozen=True)
@@ -103,20 +104,17 @@ class Ranking:
     Args:
         figure: Unit, direction and definition.
         order: Index of a variant, and its values.
+        difference: Of the best two, the better one first, paired by seed.
     """
 
     figure: Figure
     order: tuple[tuple[int, Spread], ...]
+    difference: Difference | None = None
 
     @property
     def gap(self) -> float:
         """Distance between the best two means."""
         return abs(self.order[0][1].mean - self.order[1][1].mean)
-
-    @property
-    def wider(self) -> float:
-        """The wider range over seeds of the best two."""
-        return max(self.order[0][1].range, self.order[1][1].range)
 
     @property
     def verdict(self) -> Verdict:
@@ -126,12 +124,11 @@ class Ranking:
         first, second = self.order[0][1], self.order[1][1]
         if self.gap <= 1e-9 * max(abs(first.mean), abs(second.mean)):
             return "tie"
-        if min(first.runs, second.runs) == 1:
+        if self.difference is None or self.difference.interval is None:
             return "one seed"
-        if self.gap <= self.wider:
-            return "within"
-        apart = first.high < second.low or second.high < first.low
-        return "separate" if apart else "overlap"
+        if self.difference.marked:
+            return "settled"
+        return "few" if self.difference.seeds < _FEW else "open"
 
 
 def ranking(comparison: Comparison, name: str) -> Ranking | None:
@@ -144,4 +141,8 @@ def ranking(comparison: Comparison, name: str) -> Ranking | None:
     spreads = enumerate(spread(v, name) for v in comparison.variants)
     scored = [(i, s) for i, s in spreads if s is not None and s.complete]
     scored.sort(key=lambda entry: sign * entry[1].mean)
-    return Ranking(known[0], tuple(scored)) if scored else None
+    if not scored:
+        return None
+    best = [comparison.variants[i] for i, _ in scored[:2]]
+    difference = comparison.difference(name, *best) if len(best) > 1 else None
+    return Ranking(known[0], tuple(scored), difference)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sfumato import Comparison, Variant
+from sfumato import Comparison, Figure, Interval, Variant
 from sfumato_report.curves import loss_names, values
 from sfumato_report.ranking import Ranking, Spread, figure, on_one_scale, ranking, spread
-from sfumato_report.text import duration, finite, integer, number, places, term
+from sfumato_report.text import duration, finite, integer, number, places, short, term
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,21 @@ class Cell:
 
     Args:
         mean: Over seeds; empty where not defined.
-        deviation: Over seeds; empty below two.
+        interval: Half the 95 % interval of the mean over seeds; empty below two.
         range: Smallest and largest value over seeds.
         why: Number of the footnote that says why there is no value.
-        best: Whether the seeds show this to be the best mean.
+        best: Whether the seeds settle that this is the best mean.
+        failed: Whether every run failed.
         seeds: How many of the seeds have a value, if not all.
     """
 
     mean: str = ""
-    deviation: str = ""
+    interval: str = ""
     range: str = ""
     why: int | None = None
     best: bool = False
     seeds: str = ""
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Row:
         unit: Its unit.
         better: ``lower is better``, ``higher is better`` or empty.
         definition: What it is.
+        floor: What real data reach, where that is known.
         cells: One a variant.
         per_seed: For each variant, a value and its standard error a seed.
     """
@@ -53,6 +56,7 @@ class Row:
     unit: str
     better: str
     definition: str
+    floor: str
     cells: tuple[Cell, ...]
     per_seed: tuple[tuple[tuple[str, str], ...], ...]
 
@@ -90,22 +94,35 @@ def _row(comparison: Comparison, name: str, table: Metrics) -> Row:
     order = ranking(comparison, name)
     best = order.order[0][0] if order and _settled(comparison, order) else None
     cells = [
-        Cell(why=table.because(_why(v, name))) if s is None else _cell(s, best=i == best)
+        _empty(v, name, table) if s is None else _cell(s, best=i == best)
         for i, (v, s) in enumerate(zip(comparison.variants, spreads, strict=True))
     ]
     example = next(f for v in comparison.variants if (f := figure(v, name)) is not None)
+    floors = (v.figures[name].floor for v in comparison.variants if name in v.figures)
+    floor = next((f for f in floors if f is not None), None)
     return Row(
         term(name),
         example.unit,
         f"{example.better} is better" if example.better else "",
-        example.definition,
+        _definition(example),
+        "" if floor is None else short(floor),
         tuple(cells),
-        tuple(_seeds(v, name) for v in comparison.variants),
+        tuple(_seeds(comparison, v, name) for v in comparison.variants),
     )
 
 
 def _settled(comparison: Comparison, order: Ranking) -> bool:
-    return order.verdict == "separate" and on_one_scale(comparison, order.figure)
+    return order.verdict == "settled" and on_one_scale(comparison, order.figure)
+
+
+def _empty(variant: Variant, name: str, table: Metrics) -> Cell:
+    if variant.errors and not variant.figures:
+        return Cell(failed=True)
+    return Cell(why=table.because(_why(variant, name)))
+
+
+def _definition(figure: Figure) -> str:
+    return f"{figure.definition} ({figure.source})" if figure.source else figure.definition
 
 
 def _why(variant: Variant, name: str) -> str:
@@ -121,24 +138,25 @@ def _decimals(of: Spread) -> int:
 
 
 def _cell(of: Spread, *, best: bool) -> Cell:
-    decimals = _decimals(of)
+    decimals, interval = _decimals(of), Interval.of(of.values)
     low, high = number(of.low, decimals), number(of.high, decimals)
     return Cell(
         number(of.mean, decimals),
-        "" if of.deviation is None else number(of.deviation, decimals),
+        "" if interval is None else number(interval.half, decimals),
         f"{low} to {high}" if len(of.values) > 1 else "",
         best=best,
         seeds="" if of.complete else f"{len(of.values)} of {of.runs} seeds",
     )
 
 
-def _seeds(variant: Variant, name: str) -> tuple[tuple[str, str], ...]:
+def _seeds(comparison: Comparison, variant: Variant, name: str) -> tuple[tuple[str, str], ...]:
     """The value and its standard error over items, one pair a seed."""
     whole = spread(variant, name)
     decimals = 0 if whole is None else _decimals(whole)
     out = []
-    for run in variant.runs:
-        found = run.figures.get(name)
+    by_seed = {run.seed: run.figures.get(name) for run in variant.runs}
+    for seed in comparison.seeds:
+        found = by_seed.get(seed)
         value, error = finite(found and found.value), finite(found and found.standard_error)
         shown = "\u2013" if value is None else number(value, decimals)
         out.append((shown, "" if error is None else number(error, decimals)))
@@ -148,10 +166,13 @@ def _seeds(variant: Variant, name: str) -> tuple[tuple[str, str], ...]:
 def budget(comparison: Comparison) -> list[tuple[str, list[str]]]:
     """What each variant costs: rows of parameters and time."""
     parameters = [integer(v.parameters) for v in comparison.variants]
-    seconds = [
-        duration(statistics.fmean(run.seconds for run in v.runs)) for v in comparison.variants
-    ]
+    seconds = [_time(v) for v in comparison.variants]
     return [("trained parameters", parameters), ("training time, mean over seeds", seconds)]
+
+
+def _time(variant: Variant) -> str:
+    known = [run.seconds for run in variant.runs if run.error is None]
+    return duration(statistics.fmean(known)) if known else "failed"
 
 
 @dataclass(frozen=True)
@@ -179,7 +200,7 @@ def records(comparison: Comparison) -> list[Record]:
     """Every training of the comparison."""
     out = []
     for index, variant in enumerate(comparison.variants):
-        for run in variant.runs:
+        for run in variant.runs if variant.trained_as is None else ():
             last = max((int(e["epoch"]) for e in run.history), default=run.kept_epoch)
             folder = _folder(run.path, comparison.path)
             time = duration(run.seconds)

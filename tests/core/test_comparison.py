@@ -17,27 +17,37 @@ from sfumato import (
     DataError,
     DeviceError,
     OutputError,
+    Pictures,
     PluginError,
     SfumatoError,
     SpecError,
     Split,
     Splits,
     UnknownPartError,
+    Variant,
     compare,
     evaluate,
     load,
     train,
 )
-from sfumato.comparison import unique_names
+from sfumato.columns import unique_names
 from sfumato.registry import Registry
 
 Tiny = Callable[..., dict[str, Any]]
+THREE = ("reconstruction", "elbo", "nll")
+
+
+def drawn(variant: Variant) -> Pictures:
+    """What a variant shows."""
+    assert variant.pictures is not None
+    return variant.pictures
 
 
 @pytest.fixture
 def compared(tiny: Tiny, grey: Tensor, tmp_path: Path) -> Comparison:
     """An autoencoder and a VAE on two seeds."""
-    return compare({"plain": tiny("ae"), "soft": tiny()}, grey, [0, 3], tmp_path / "out")
+    models = {"plain": tiny("ae"), "soft": tiny()}
+    return compare(models, grey, [0, 3], tmp_path / "out", metrics=THREE, ex_post=None)
 
 
 def test_the_file_says_what_was_measured(compared: Comparison, tmp_path: Path) -> None:
@@ -54,7 +64,7 @@ def test_the_file_says_what_was_measured(compared: Comparison, tmp_path: Path) -
         assert variant["spec"]["model"]["likelihood"]["type"] == "gaussian"
         assert len(variant["runs"]) == 2
         for figure in variant["figures"].values():
-            assert figure["unit"] in ("nats per item", "squared data units")
+            assert figure["unit"] in ("nats per item", "squared data units", "share of samples")
             values = [seed["value"] for seed in figure["per_seed"]]
             if figure["mean"] is None:
                 assert name == "plain"
@@ -66,7 +76,7 @@ def test_the_file_says_what_was_measured(compared: Comparison, tmp_path: Path) -
                 assert figure["deviation_over_seeds"] == pytest.approx(deviation)
                 assert all(seed["standard_error"] > 0 for seed in figure["per_seed"])
     undefined = {n for n, f in said["variants"]["plain"]["figures"].items() if f["mean"] is None}
-    assert undefined == {"elbo", "kl", "nll"}
+    assert undefined == {"elbo", "kl", "nll", "ess"}
 
 
 def test_runs_are_folders_and_the_report_is_written(compared: Comparison, tmp_path: Path) -> None:
@@ -89,7 +99,7 @@ def test_figures_are_those_of_evaluating_the_runs(
     run = compared.variants[1].runs[1]
     assert run.path is not None
     model = load(tmp_path / "out" / run.path, "cpu")
-    again = evaluate(model, as_splits(grey), "test")
+    again = evaluate(model, as_splits(grey), "test", THREE)
     assert {n: f.value for n, f in again.figures.items()} == pytest.approx(
         {n: f.value for n, f in run.figures.items()}
     )
@@ -97,7 +107,8 @@ def test_figures_are_those_of_evaluating_the_runs(
 
 def test_variants_share_data_order_weights_and_noise(tiny: Tiny, grey: Tensor) -> None:
     """The same spec twice is the same run twice; alone it is trained as beside others; pictures agree."""
-    made = compare({"a": tiny(), "b": tiny(), "c": tiny("ae")}, grey, [0, 1])
+    models = {"a": tiny(), "b": tiny(), "c": tiny("ae")}
+    made = compare(models, grey, [0, 1], metrics=THREE, ex_post=None)
     a, b, _ = made.variants
     for one, two in zip(a.runs, b.runs, strict=True):
         assert [line["train"] for line in one.history] == [line["train"] for line in two.history]
@@ -106,11 +117,11 @@ def test_variants_share_data_order_weights_and_noise(tiny: Tiny, grey: Tensor) -
         }
     alone = train(tiny(), grey, seed=1)
     assert [x["train"] for x in alone.metrics] == [x["train"] for x in a.runs[1].history]
-    assert torch.equal(a.pictures.samples, b.pictures.samples)
-    assert torch.equal(a.pictures.interpolations, b.pictures.interpolations)
+    assert torch.equal(drawn(a).samples, drawn(b).samples)
+    assert torch.equal(drawn(a).interpolations, drawn(b).interpolations)
     assert made.originals.shape == (4, 1, 4, 4)
-    assert a.pictures.reconstructions.shape == (4, 1, 4, 4)
-    assert a.pictures.interpolations.shape == (2, 10, 1, 4, 4)
+    assert drawn(a).reconstructions.shape == (4, 1, 4, 4)
+    assert drawn(a).interpolations.shape == (2, 10, 1, 4, 4)
 
 
 def test_differences_are_where_the_specs_differ(compared: Comparison) -> None:
@@ -174,7 +185,11 @@ def test_where_specs_stand_matters_only_for_paths(
         ({"report": "nonesuch"}, UnknownPartError),
         ({"device": "cuda:99"}, DeviceError),
         ({"data": torch.full((40, 1, 4, 4), torch.nan)}, DataError),
-        ({"specs": {}}, DataError),
+        ({"models": {}}, DataError),
+        ({"match": "epochs"}, DataError),
+        ({"samplers": {"b": ["gmm"]}}, DataError),
+        ({"samplers": {"a": ["gnm"]}}, SpecError),
+        ({"models": {"a": "nowhere.json"}}, SpecError),
     ],
 )
 def test_everything_is_checked_before_the_first_training(
@@ -182,7 +197,7 @@ def test_everything_is_checked_before_the_first_training(
 ) -> None:
     """What is wrong with the last argument costs no training and writes nothing."""
     trained: list[str] = []
-    given: dict[str, Any] = {"specs": {"a": tiny()}, "data": grey, "seeds": [0], **change}
+    given: dict[str, Any] = {"models": {"a": tiny()}, "data": grey, "seeds": [0], **change}
     with pytest.raises(error):
         compare(out=tmp_path / "out", progress=lambda name, *_: trained.append(name), **given)
     assert not trained
@@ -256,8 +271,8 @@ def test_conditional_data_are_compared_too(tiny: Tiny) -> None:
     splits = Splits(split, Contract(shape=(3,), support="unit", condition_dim=2), split, split)
     made = compare({"a": tiny(), "b": tiny("ae")}, splits, [0])
     for variant in made.variants:
-        assert variant.pictures.samples.shape == (40, 3)
-        assert variant.pictures.interpolations.shape == (3, 10, 3)
+        assert drawn(variant).samples.shape == (40, 3)
+        assert drawn(variant).interpolations.shape == (3, 10, 3)
 
 
 def test_without_a_test_split_the_training_items_are_measured(tiny: Tiny, grey: Tensor) -> None:

@@ -17,6 +17,7 @@ import torch
 from sfumato import Comparison, Contract, Figure, Pictures, Variant, VariantRun
 from sfumato_report import html
 from sfumato_report.curves import terms
+from sfumato_report.curves import terms
 from sfumato_report.findings import findings
 from sfumato_report.page import data_block
 from sfumato_report.ranking import ranking
@@ -204,7 +205,8 @@ def test_lowest_reconstruction_wins() -> None:
         text = said(comparison(*variants), "Reconstruction")
         assert text.startswith("first reconstructs the test items best: 10.10 nats per item")
         assert "Next is second with 14.10 (14.00 to 14.20)" in text
-        assert "The gap of 4.00 exceeds the spread over seeds (at most 0.20)" in text
+        assert "Paired by seed the difference is \u22124.00 (95 % interval \u22124.00 to \u22124.00)" in text
+        assert "fewer than five seeds settle no order" in text
 
 
 def test_highest_elbo_wins() -> None:
@@ -219,18 +221,17 @@ def test_highest_elbo_wins() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "verdict", "words"),
     [
-        ([1.0, 1.1], [5.0, 5.1], "separate", "ranges do not meet"),
-        ([1.0, 5.0], [2.0, 6.0], "within", "do not settle the order"),
-        # The means differ by 3.2 and neither range is wider than 3, yet 3 > 2.9.
-        ([0.0, 0.0, 3.0], [2.9, 5.9, 5.9], "overlap", "ranges overlap"),
+        ([1.0, 1.1], [5.0, 5.1], "few", "fewer than five seeds"),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], [1.1, 2.2, 3.1, 4.2, 5.1], "settled", "which excludes 0"),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], [1.5, 1.6, 3.5, 3.8, 5.2], "open", "do not settle the order"),
         ([1.0, 2.0], [2.0, 1.0], "tie", "share the best mean"),
         ([1.0], [2.0], "one seed", "one seed cannot tell"),
     ],
 )
-def test_verdict_follows_the_spread(
+def test_verdict_follows_the_paired_difference(
     first: list[float], second: list[float], verdict: str, words: str
 ) -> None:
-    """A lead counts only if it exceeds the spread over seeds and the ranges do not meet."""
+    """A lead counts only if five seeds or more give a paired difference whose interval excludes 0."""
     made = comparison(
         variant("p", {"reconstruction": [*first]}), variant("q", {"reconstruction": [*second]})
     )
@@ -238,9 +239,9 @@ def test_verdict_follows_the_spread(
     assert found is not None
     assert found.verdict == verdict
     assert words in said(made, "Reconstruction")
-    # Only a lead that the seeds show is marked in the table.
+    # Only a lead that the seeds settle is marked in the table.
     marked = [cell.best for cell in metrics(made).rows[0].cells]
-    assert marked == [verdict == "separate", False]
+    assert marked == [verdict == "settled", False]
 
 
 def test_unlike_likelihoods_are_not_ranked() -> None:
@@ -296,13 +297,62 @@ def test_untrained_prior_is_read_off_the_loss(loss: dict[str, Any], expected: bo
     assert bool(said(made, "Samples")) is expected
 
 
-def test_collapse_is_judged_seed_by_seed() -> None:
-    """A divergence below 0.1 nats is a collapse in just the seeds that show it."""
-    half = variant("half", {"kl": [0.03, 9.0, 0.01]})
+def warned(of: Variant, name: str, text: str, seeds: tuple[int, ...]) -> Variant:
+    """The variant with a warning at a figure of some seeds."""
+    runs = tuple(
+        replace(run, figures={**run.figures, name: replace(run.figures[name], warning=text)})
+        if run.seed in seeds
+        else run
+        for run in of.runs
+    )
+    return replace(of, runs=runs)
+
+
+def test_collapse_is_said_with_its_seeds() -> None:
+    """What a figure warns of is a finding, in the words of its first seed, with all its seeds."""
+    half = warned(variational("half"), "kl", "the posterior has collapsed", (0, 2))
     text = said(comparison(half, variational()), "Collapse")
-    assert text.startswith("half has collapsed in 2 of 3 seeds")
-    assert "at most 0.030 nats per item" in text
+    assert text == "half (seeds 0 and 2): the posterior has collapsed"
     assert not said(comparison(variational()), "Collapse")
+
+
+def test_column_of_a_sampler_repeats_no_warning_and_no_curve() -> None:
+    """Two columns of one training share its warnings and curves; its samples are named after the sampler."""
+    first = warned(variational("first"), "kl", "the posterior has collapsed", (0,))
+    other = replace(first, name="first+gmm", trained_as="first", sampler={"type": "gmm"})
+    made = comparison(first, other)
+    assert said(made, "Collapse") == "first (seed 0): the posterior has collapsed"
+    series = [s for t in terms(made) for chart in t.charts for s in chart.data["series"]]
+    assert {s["variant"] for s in series} == {0}
+    page = Page(render(made)).text
+    assert "first+gmm: codes from gmm" in page
+    assert "first: codes from its prior" in page
+
+
+def test_failed_run_is_a_column_with_its_error() -> None:
+    """A variant of which every run failed says so in every cell, and why; the page is whole."""
+    failed = replace(
+        variational("broken"),
+        runs=tuple(VariantRun(seed, None, 0.0, (), 0, {}, error="K601 boom") for seed in range(3)),
+        pictures=None,
+    )
+    made = comparison(variational(), failed)
+    assert "broken failed with seed 1: K601 boom" in said(made, "Failed")
+    assert all(row.cells[1].failed for row in metrics(made).rows)
+    assert "failed" in Page(render(made)).text
+
+
+def test_real_data_stand_beside_generated_ones() -> None:
+    """What real data reach is in the row of a figure that has it."""
+    runs = variational().runs
+    distance = Figure(3.0, "squared feature units", "lower", floor=0.5, definition="d", source="s")
+    one = replace(variational(), runs=tuple(
+        replace(run, figures={**run.figures, "fd_pca": distance}) for run in runs
+    ))
+    row = next(r for r in metrics(comparison(one)).rows if r.title == "fd pca")
+    assert row.floor == "0.5000"
+    assert row.definition == "d (s)"
+    assert "real data: 0.5000" in Page(render(comparison(one))).text
 
 
 def test_failed_seed_leaves_the_ranking() -> None:

@@ -18,7 +18,9 @@ from sfumato import (
     Comparison,
     Context,
     Contract,
+    Features,
     Figure,
+    Incompatible,
     Loss,
     LossOut,
     Model,
@@ -26,6 +28,7 @@ from sfumato import (
     Scope,
     Split,
     Splits,
+    Subject,
     hookimpl,
 )
 from sfumato.registry import HOOKS, Registry
@@ -33,7 +36,7 @@ from sfumato.testing import PartResult, check_part
 from sfumato.testing.bench import Heard
 
 Tried = Callable[..., str | None]
-Metric = Callable[[Model, Split, int], dict[str, Figure]]
+Metric = Callable[[Subject], dict[str, Figure]]
 
 
 class SoundLoss(Loss):
@@ -115,36 +118,73 @@ def ignoring(*, count: int = 20) -> Splits:
     return items(20, 0)
 
 
-def metric_of(change: Callable[[Model, Split, int], Figure]) -> Callable[[], Metric]:
+def metric_of(change: Callable[[Subject], Figure]) -> Callable[[], Metric]:
     """A metric of one figure."""
 
     def make() -> Metric:
-        return lambda model, split, seed: {"figure": change(model, split, seed)}
+        return lambda subject: {"figure": change(subject)}
 
     return make
 
 
-def sound_figure(model: Model, split: Split, seed: int) -> Figure:
+def sound_figure(subject: Subject) -> Figure:
     """A mean of the reconstructions, with noise from the seed."""
-    noise = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        made = model.reconstruct(split.x, condition=split.condition, mask=split.mask)
+    noise, made = torch.Generator().manual_seed(subject.seed), subject.reconstructions()
     return Figure.of_items(
         made.flatten(1).mean(1) + torch.rand(len(made), generator=noise), "units", None, "a mean"
     )
 
 
-def moving(model: Model, split: Split, seed: int) -> Figure:
+def moving(subject: Subject) -> Figure:
     """Moves the weights."""
     with torch.no_grad():
-        next(model.parameters()).add_(1e-3)
-    return sound_figure(model, split, seed)
+        next(subject.model.parameters()).add_(1e-3)
+    return sound_figure(subject)
 
 
-def switching(model: Model, split: Split, seed: int) -> Figure:
+def switching(subject: Subject) -> Figure:
     """Leaves the model in evaluation mode."""
-    model.eval()
-    return sound_figure(model, split, seed)
+    subject.model.eval()
+    return sound_figure(subject)
+
+
+class Flat(Features):
+    """A space: the values themselves, scaled."""
+
+    def __init__(self, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features."""
+        return self.scale * x.flatten(1).float()
+
+
+class Coupled(Flat):
+    """What becomes of a row depends on its company."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features."""
+        made = super().forward(x)
+        return made - made.mean(0)
+
+
+class Picky(Flat):
+    """Serves no data."""
+
+    def fit(self, split: Split, contract: Contract) -> None:
+        """Refuse."""
+        del split
+        msg = f"no data of shape {contract.shape}, thank you"
+        raise Incompatible(msg)
+
+
+class Summing(Flat):
+    """Loses the rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features."""
+        return super().forward(x).sum(0)
 
 
 class Normal(nn.Module):
@@ -290,6 +330,9 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ),
     ("metric", metric_of(moving), "leaves alone", "it changes the model's encoder"),
     ("metric", metric_of(switching), "leaves alone", "it changes the mode of the model"),
+    ("features", Coupled, "rows", "the features of a row depend on the rows beside it"),
+    ("features", Picky, "features", "it serves no host: no data of shape (1, 8, 8), thank you"),
+    ("features", Summing, "features", "it makes (64,) of 24 data"),
     ("sampler", Forgetful, "state", "a fresh one with its state_dict draws other codes"),
     ("sampler", Restless, "seeds", "non-determinism: two fits with one seed differ in samples"),
     ("report", report_of(lambda _: {"../a": b""}), "files", "'../a' is no plain file name"),
@@ -340,6 +383,7 @@ SOUND: list[tuple[str, Any]] = [
     ("loss", SoundLoss),
     ("data", sound_data),
     ("metric", metric_of(sound_figure)),
+    ("features", Flat),
     ("sampler", Normal),
     ("report", report_of(lambda c: {"a.txt": c.data_name.encode()})),
     ("command", speaking),

@@ -15,7 +15,7 @@ from torch import Tensor
 import sfumato
 from sfumato import Model, Split, Splits
 from sfumato.data import Contract
-from sfumato.results import Figure
+from sfumato.figures import Figure
 
 SHAPE = (2, 3)
 ITEMS = 1100  # more than are evaluated at once

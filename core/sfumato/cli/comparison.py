@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from sfumato.cli import options
+from sfumato.cli.evaluation import metric_names
 from sfumato.cli.progress import showing
-from sfumato.cli.tables import comparison_table
+from sfumato.cli.tables import comparison_table, differences_table
+
+if TYPE_CHECKING:
+    from sfumato.results import Comparison
+    from sfumato.spec import Spec
+
+_FAILED = 4
+_NONE = "none"
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True, metavar="NAME|SPEC…")
+@click.argument("models", nargs=-1, required=True, metavar="NAME|SPEC|RUN[+SAMPLER]…")
 @click.option(
     "--data",
     default=None,
-    help="Name of a data plugin; digits for families, the specs' own for files.",
+    help="Name of a data plugin; else the specs' and runs' own, or digits for families alone.",
 )
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="How many seeds, from 0.",
+    help="How many seeds, from 0; finished runs have their own.",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("comparison"), show_default=True,
               help="Folder to write.")  # fmt: skip
+@options.metrics()
+@click.option("--match", type=click.Choice(["params", "steps", "seconds"]), default=None,
+              help="Make budgets equal to the first model's.")  # fmt: skip
+@click.option("--ex-post", default="gmm", show_default=True, metavar="SAMPLER",
+              help="A further column for models without a density, such as ae; none: no column.")  # fmt: skip
 @options.sets()
 @options.device()
 @options.tracker()
 @click.option("--report", default="html", show_default=True,
               help="Name of a report; see: sfumato list report.")  # fmt: skip
-@options.choices("html.title=Digits, of the report or a tracker")
-@options.force("Write into a folder that has content.")
+@options.choices("nll.samples=500, of a metric, sampler, tracker or the report")
+@options.force(
+    "Write into a folder that has content. Runs in it that would come out the same are kept."
+)
 @options.quiet()
 @options.as_json()
 def compare(
@@ -43,6 +59,9 @@ def compare(
     data: str | None,
     seeds: int,
     out: Path,
+    metrics: str,
+    match: Literal["params", "steps", "seconds"] | None,
+    ex_post: str,
     overrides: tuple[str, ...],
     device: str | None,
     trackers: tuple[str, ...],
@@ -53,25 +72,32 @@ def compare(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Train families (ae, vae, beta_vae, …) or spec files on the same data, and write a report."""
+    """Train families (ae, vae, …), spec files and finished runs side by side, and write a report.
+
+    vae+gmm adds a column in which vae generates from the codes of the sampler gmm.
+    """
     from sfumato.comparison import compare as run_comparison
-    from sfumato.comparison import unique_names
-    from sfumato.resolve import load_spec
 
     changes = ([f"data={json.dumps(data)}"] if data else []) + list(overrides)
-    names = unique_names([_name(model) for model in models])
-    sources = [_source(model) for model in models]
-    specs = {n: load_spec(s, changes) for n, s in zip(names, sources, strict=True)}
-    chosen = options.with_options([*trackers, report], choices)
-    epochs = sum(spec.training.epochs or 0 for spec in specs.values()) * seeds
+    sources, samplers = _sources(models)
+    named = _loaded(sources, changes)
+    names = metric_names(metrics, _data_name(named))
+    afterwards = None if ex_post == _NONE else ex_post
+    asked = [*names, *trackers, report, *(s for found in samplers.values() for s in found)]
+    chosen = options.with_options([*asked, *([afterwards] if afterwards else [])], choices)
+    epochs = sum(s.training.epochs or 0 for s in named.values() if not isinstance(s, Path)) * seeds
     with showing(epochs, quiet=quiet, verbose=False) as progress:
         told = None if progress is None else (lambda n, s, line: progress.epoch(line, n, s))
         made = run_comparison(
-            specs,
+            named,
             None,
             range(seeds),
             out,
             device=device,
+            metrics=[chosen[name] for name in names],
+            samplers={n: [chosen[s] for s in found] for n, found in samplers.items()},
+            ex_post=None if afterwards is None else chosen[afterwards],
+            match=match,
             force=force,
             trackers=[chosen[name] for name in trackers],
             report=chosen[report],
@@ -79,18 +105,102 @@ def compare(
         )
     if as_json:
         options.print_json(made.to_json())
-        return
+    else:
+        _show(made, out, report)
+    if any(variant.errors for variant in made.variants):
+        click.get_current_context().exit(_FAILED)
+
+
+def _show(made: Comparison, out: Path, report: str) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in made.counts.items())
-    options.say(
-        f"{made.data_name}: {counts}; means over seeds {list(made.seeds)} ± standard deviation"
-    )
+    several = len(made.seeds) > 1
+    means = f"means over seeds {list(made.seeds)} ± 95 % interval"
+    options.say(f"{made.data_name}: {counts}; {means if several else f'seed {made.seeds[0]}'}")
     options.say(comparison_table(made), nl=False)
+    if table := differences_table(made) if several else "":
+        options.say(f"less {made.variants[0].name}, paired by seed ± 95 % interval")
+        options.say(table, nl=False)
+    for note in made.notes:
+        options.say(f"note: {note}", err=True)
+    for line, seeds in _warnings(made).items():
+        options.say(f"warning: {line} (seed {', '.join(map(str, seeds))})", err=True)
     for variant in made.variants:
-        for run in variant.runs:
-            for warning in run.warnings:
-                options.say(f"warning: {variant.name} seed {run.seed}: {warning}", err=True)
+        for seed, error in variant.errors.items():
+            options.say(f"{variant.name}, seed {seed} failed: {error}", err=True)
+    reused = sum(run.reused for v in made.variants if v.trained_as is None for run in v.runs)
+    if reused:
+        options.say(f"{reused} finished runs were taken as they are", err=True)
     written = out / "report.html" if report == "html" else f"the report {report}"
     options.say(f"wrote {written} and {out / 'comparison.json'}")
+
+
+def _warnings(made: Comparison) -> dict[str, list[int]]:
+    """What runs warn of, each once, with its seeds."""
+    found: dict[str, list[int]] = {}
+    for variant in made.variants:
+        for run in variant.runs if variant.trained_as is None else ():
+            for warning in run.warnings:
+                found.setdefault(f"{variant.name}: {warning}", []).append(run.seed)
+        for name, (warning, seeds) in variant.cautions.items():
+            found[f"{variant.name}: {name}: {warning}"] = seeds
+    return found
+
+
+def _sources(models: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Where models come from, by name, and the samplers asked for beside their priors."""
+    from sfumato.columns import unique_names
+
+    wanted: dict[str, list[str]] = {}
+    order: list[str] = []
+    for model in models:
+        base, plus, sampler = model.rpartition("+")
+        if not plus or Path(model).exists():
+            base, sampler = model, ""
+        if sampler and base in wanted:
+            wanted[base].append(sampler)
+            continue
+        order.append(base)
+        wanted.setdefault(base, []).extend([sampler] if sampler else [])
+    names = unique_names([_name(model) for model in order])
+    sources = dict(zip(names, order, strict=True))
+    return sources, {name: wanted[model] for name, model in sources.items() if wanted[model]}
+
+
+def _loaded(sources: dict[str, str], changes: Sequence[str]) -> dict[str, Spec | Path]:
+    """Specs, and run folders as they are. Families take the data of the first spec or run beside them."""
+    from sfumato.cli.runs import from_here
+    from sfumato.resolve import load_spec
+    from sfumato.run import read_run
+
+    found: dict[str, Spec | Path] = {}
+    data: Spec | None = None
+    for name, model in sources.items():
+        if Path(model).is_dir():
+            found[name] = Path(model)
+            data = data or read_run(model)[0]
+        elif _is_file(model):
+            spec = from_here(load_spec(model), load_spec(model, changes))
+            found[name] = spec
+            data = data or spec
+    for name, model in sources.items():
+        if name in found:
+            continue
+        preset = {"data": "digits", "model": {"family": model}}
+        if data is None:
+            found[name] = load_spec(preset, changes)
+        else:
+            told = [change for change in changes if not change.startswith("data")]
+            own = {"data": data.data, "base": data.base}
+            found[name] = load_spec(preset, told).model_copy(update=own)
+    return {name: found[name] for name in sources}
+
+
+def _data_name(named: dict[str, Spec | Path]) -> str | None:
+    from sfumato.run import read_run
+
+    first = next(iter(named.values()))
+    spec = read_run(first)[0] if isinstance(first, Path) else first
+    return None if spec.data is None else spec.data.type
 
 
 def _is_file(model: str) -> bool:
@@ -98,10 +208,7 @@ def _is_file(model: str) -> bool:
 
 
 def _name(model: str) -> str:
-    return Path(model).stem if _is_file(model) else model
-
-
-def _source(model: str) -> Any:
-    if _is_file(model):
-        return model
-    return {"data": "digits", "model": {"family": model}}
+    path = Path(model)
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if _is_file(model) else model

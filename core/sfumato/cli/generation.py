@@ -38,7 +38,7 @@ def _output(text: str, *, required: bool = True) -> Decorator:
 @click.option("--condition", "conditions", multiple=True, metavar="CLASS|NUMBERS",
               help="A class, numbers with commas, or all classes: all. Repeated: one row each.")  # fmt: skip
 @click.option("--sampler", default=None,
-              help="Codes from a sampler, fitted to the run's training items.")  # fmt: skip
+              help="Codes from a sampler: the one kept in RUN by fit-sampler, else fitted now.")  # fmt: skip
 @options.seed(0, "Seed of the codes.")
 @options.device()
 @options.choices("gmm.components=5, of --sampler")
@@ -63,8 +63,8 @@ def sample(
 
     from sfumato.artifact import load
     from sfumato.cli.runs import check_output, condition_of, new_file, open_run, write_items
+    from sfumato.cli.samplers import sampler_for
     from sfumato.pictures import is_picture
-    from sfumato.samplers import fit_sampler
 
     if output is not None:
         check_output(output, ".png", ".npy")
@@ -74,7 +74,7 @@ def sample(
         model = load(run, device or "auto", force=force)
     else:
         model, splits = open_run(run, (), device, force=force)
-        fitted = fit_sampler(model, splits.seen("train", model.dtype), chosen[sampler], seed=seed)
+        fitted = sampler_for(run, chosen[sampler], model, splits, seed)
     contract = model.contract
     if output is None:
         output = new_file("samples.png" if is_picture(contract.shape) else "samples.npy")

@@ -65,6 +65,17 @@ def tracker() -> Decorator:
     )
 
 
+def metrics() -> Decorator:
+    """``--metrics``."""
+    return click.option(
+        "--metrics",
+        default="default",
+        show_default=True,
+        metavar="NAME,NAME…",
+        help="What to measure, by names with commas; default,ssim adds one. See: sfumato list metric.",
+    )
+
+
 def run() -> Decorator:
     """The argument RUN."""
     return click.argument("run", type=click.Path(path_type=Path))

@@ -32,7 +32,7 @@ def open_run(
     model = load(run, device or "auto", force=force)
     spec = read_run(run)[0]
     if overrides:
-        spec = _from_here(spec, load_spec(spec, overrides))
+        spec = from_here(spec, load_spec(spec, overrides))
     splits = load_splits(spec)
     if splits.contract != model.contract:
         msg = "the data differ in kind from those that the model was trained on"
@@ -40,7 +40,7 @@ def open_run(
     return model, splits
 
 
-def _from_here(before: Spec, after: Spec) -> Spec:
+def from_here(before: Spec, after: Spec) -> Spec:
     """A spec whose changed data paths are those of the current folder, not of where it stood."""
     if after.data is None or before.data is None:
         return after

@@ -5,36 +5,85 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sfumato.cli.options import with_error
+from sfumato.cli.options import number, with_error
 
 if TYPE_CHECKING:
-    from sfumato.results import Comparison, Figure
+    from sfumato.figures import Difference, Figure, Summary
+    from sfumato.results import Comparison, Variant
+
+_REAL = "real data"
 
 
 def figures_table(figures: Mapping[str, Figure]) -> str:
-    """One row a figure: value, standard error, unit, direction."""
-    rows = [("", "value ± standard error", "unit", "better")]
+    """One row a figure: value, standard error, what real data reach, unit, direction."""
+    floors = any(f.floor is not None for f in figures.values())
+    rows = [("", "value ± standard error", *([_REAL] if floors else []), "unit", "better")]
     for name, figure in figures.items():
         value = with_error(figure.value, figure.standard_error)
-        rows.append((name, value, figure.unit, figure.better or ""))
+        floor = [_floor(figure.floor)] if floors else []
+        rows.append((name, value, *floor, figure.unit, figure.better or ""))
     notes = [f"{n}: not defined, {f.undefined}" for n, f in figures.items() if f.undefined]
     return _aligned(rows) + "".join(f"  {note}\n" for note in notes)
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """One row a figure, one column a variant: mean and standard deviation over seeds."""
+    """One row a figure, one column a variant: mean and half the 95 % interval over seeds."""
     variants = comparison.variants
-    rows: list[tuple[str, ...]] = [("", *(v.name for v in variants), "unit", "better")]
     names = dict.fromkeys(name for v in variants for name in v.figures)
-    for name in names:
-        found = [v.figures.get(name) for v in variants]
-        cells = [with_error(s.mean, s.deviation) if s else "not measured" for s in found]
-        example = next(s.example for s in found if s)
-        rows.append((name, *cells, example.unit, example.better or ""))
-    rows.append(("parameters", *(f"{v.parameters:,}" for v in variants), "", ""))
-    seconds = [sum(r.seconds for r in v.runs) / len(v.runs) for v in variants]
-    rows.append(("training time", *(f"{s:.1f}" for s in seconds), "seconds a run", "lower"))
+    examples = {n: next(v.figures[n] for v in variants if n in v.figures) for n in names}
+    floors = any(s.floor is not None for s in examples.values())
+    real = [_REAL] if floors else []
+    rows: list[tuple[str, ...]] = [("", *(v.name for v in variants), *real, "unit", "better")]
+    for name, example in examples.items():
+        cells = [_cell(v, v.figures.get(name)) for v in variants]
+        floor = [_floor(example.floor)] if floors else []
+        figure = example.example
+        rows.append((name, *cells, *floor, figure.unit, figure.better or ""))
+    blank = [""] if floors else []
+    rows.append(("parameters", *(f"{v.parameters:,}" for v in variants), *blank, "", ""))
+    seconds = [_seconds(v) for v in variants]
+    rows.append(("training time", *seconds, *blank, "seconds a run", "lower"))
     return _aligned(rows)
+
+
+def differences_table(comparison: Comparison) -> str:
+    """One row a figure, one column a variant: how it differs from the first one, paired by seed.
+
+    Empty if there is nothing to pair.
+    """
+    first, *others = comparison.variants
+    names = dict.fromkeys(name for v in others for name in v.figures)
+    rows: list[tuple[str, ...]] = [("", *(v.name for v in others))]
+    for name in names:
+        found = [comparison.difference(name, v, first) for v in others]
+        if any(d is not None for d in found):
+            rows.append((name, *(_difference(d) for d in found)))
+    return _aligned(rows) if len(rows) > 1 else ""
+
+
+def _cell(variant: Variant, summary: Summary | None) -> str:
+    if summary is None:
+        return "failed" if variant.errors else "not measured"
+    interval = summary.interval
+    return with_error(summary.mean, None if interval is None else interval.half)
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return "–"
+    interval = difference.interval
+    said = with_error(difference.mean, None if interval is None else interval.half)
+    sign = "" if said.startswith("−") else "+"
+    return f"{sign}{said}{'*' if difference.marked else ''}"
+
+
+def _floor(floor: float | None) -> str:
+    return "" if floor is None else number(floor)
+
+
+def _seconds(variant: Variant) -> str:
+    known = [run.seconds for run in variant.runs if run.error is None]
+    return f"{sum(known) / len(known):.1f}" if known else "failed"
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> str:

@@ -50,6 +50,7 @@ _NESTED = {
     "prior": "standard_normal",
     "likelihood": "gaussian",
     "loss": "elbo",
+    "features": "pca",
 }
 _UNCHECKED = "pass validate_args=False: core checks the support of data itself"
 _SERVE = "raise sfumato.Incompatible in its __init__ for data or codes that it does not serve"
@@ -285,7 +286,8 @@ class Trial:
 
     def _resolved(self, precision: str) -> Spec:
         config = {**self.bench.config, **self._changes}
-        place = {self.bench.kind: config} if self.bench.kind not in ("metric", "sampler") else {}
+        beside = ("metric", "sampler", "features")  # models have no place for these
+        place = {} if self.bench.kind in beside else {self.bench.kind: config}
         return load_spec(self.host.model(precision, **place), parts=self.bench.parts)
 
     def model(self, precision: str = "float64", seed: int = 0) -> Model:

@@ -22,6 +22,7 @@ from sfumato.testing import (
     rows,
     shapes,
     sources,
+    spaces,
     state,
 )
 from sfumato.testing.bench import Bench, still_world
@@ -38,6 +39,7 @@ CHECKS: tuple[Rule, ...] = (
     *densities.RULES,
     *objectives.RULES,
     *measures.RULES,
+    *spaces.RULES,
     *sources.RULES,
     *listeners.RULES,
     *products.RULES,

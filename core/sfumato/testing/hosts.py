@@ -79,6 +79,10 @@ class Host:
         if self.labelled:
             label = torch.arange(count) % 3
             factors = torch.stack([label, torch.arange(count) // 3 % 2], 1).to(dtype)
+            # Values that the factors cause, the same way in every split: codes have something to tell.
+            keyed = keyed_generator("cpu", 0, "conformance: causes")
+            causes = torch.randn(2, *shape[1:], generator=keyed).to(dtype)
+            x = torch.tensordot(factors, causes, 1) + x / 100
         return Split(x, label, condition, mask, factors)
 
     def splits(self, count: int = 24) -> Splits:
@@ -89,6 +93,7 @@ class Host:
 
 VECTOR = Host("a vector of 6 reals", Contract(shape=(6,)))
 IMAGE = Host("a grey image", Contract(shape=(1, 8, 8), support="unit"))
+PICTURE = Host("a grey image of 28 x 28", Contract(shape=(1, 28, 28), support="unit"))
 BINARY = Host("a binary image", Contract(shape=(1, 8, 8), support="binary"))
 SEQUENCE = Host("a sequence of 3 x 16 reals", Contract(shape=(3, 16)))
 TOKENS = Host("12 tokens", Contract(shape=(12,), support="token", vocabulary=7))
@@ -153,13 +158,15 @@ HOSTS: Mapping[str, tuple[Host, ...]] = {
     "family": (VECTOR, IMAGE, BINARY, CONDITIONAL, MASKED),
     "metric": (
         replace(VECTOR, labelled=True),
+        PICTURE,
         VECTOR,
-        _FAMILIES[0],
+        replace(_FAMILIES[0], labelled=True),
         IMAGE,
         BINARY,
         CONDITIONAL,
         MASKED,
     ),
+    "features": (IMAGE, PICTURE, VECTOR, BINARY, SEQUENCE),
     "sampler": (VECTOR, _FAMILIES[0], CONDITIONAL, MASKED, GRID),
 }
 """The hosts that a part of each kind is tried in."""

@@ -8,23 +8,24 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfumato.data import Split
 from sfumato.errors import Incompatible
-from sfumato.interfaces import Sampler, takes_context
+from sfumato.evaluation import Metrics
+from sfumato.figures import Figure
+from sfumato.interfaces import Sampler
 from sfumato.model import Model
-from sfumato.options import arguments
 from sfumato.resolve import resolve_part
-from sfumato.results import Figure
-from sfumato.samplers import fit_sampler
+from sfumato.samplers import fill, fit_sampler, made_sampler
+from sfumato.subject import Subject
 from sfumato.testing.bench import Bench, Rows, Trial, still_world
 from sfumato.testing.observing import equal
 from sfumato.testing.options import Observation, every_option_matters
 from sfumato.testing.rules import Fault, rule
 from sfumato.testing.steps import trained
 
-_ITEMS = 12
+_ITEMS, _TRAINED = 24, 30
 _SEEDED = "draw from the seed that is given: sfumato.keyed_generator(device, seed, purpose)"
 _DIRECTIONS = ("lower", "higher", None)
 
@@ -38,10 +39,10 @@ def _model(trial: Trial) -> tuple[Model, Split]:
 def _figures(
     trial: Trial, model: Model, split: Split, changes: Mapping[str, Any] | None = None
 ) -> dict[str, Figure]:
-    bench = trial.bench
-    config = resolve_part("metric", {**bench.config, **(changes or {})}, "/metric", bench.parts)
-    found: dict[str, Figure] = dict(bench.entry.load()(**arguments(config))(model, split, 3))
-    return found
+    bench, train = trial.bench, trial.rows(_TRAINED, 1, torch.float32).items
+    ready = Metrics([{**bench.config, **(changes or {})}], bench.parts)
+    cost = {"seconds": 1.0, "peak_memory": 1e6}
+    return ready.measure(Subject(model, split, train, seed=3, cost=cost))
 
 
 @rule("metric", title="figures")
@@ -207,29 +208,15 @@ def keeps_state(bench: Bench) -> None:
     def try_it(trial: Trial) -> None:
         model, split = _model(trial)
         sampler = _fitted(trial, model, split)
-        target = bench.entry.load()
         config = resolve_part("sampler", bench.config, "/sampler", bench.parts)
-        context = (model.plan.contexts["decoder"],) if takes_context(target) else ()
         with still_world(1):
-            fresh: Any = target(*context, **arguments(config))
-        _fill(fresh, sampler.state_dict())
+            fresh = made_sampler(model, config, bench.parts)
+        fill(fresh, sampler.state_dict())
         if not torch.equal(_drawn(model, split, sampler), _drawn(model, split, fresh.eval())):
             msg = "a fresh one with its state_dict draws other codes: some of its state is not in there"
             raise Fault(msg, "keep what fit finds in buffers: self.register_buffer(name, tensor)")
 
     bench.each(try_it)
-
-
-def _fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state; buffers may have been registered by the fit."""
-    for name, tensor in state.items():
-        path, _, leaf = name.rpartition(".")
-        owner = module.get_submodule(path)
-        if leaf not in owner._parameters:  # noqa: SLF001 - whether it is a buffer
-            vars(owner).pop(leaf, None)
-            owner._buffers.pop(leaf, None)  # noqa: SLF001 - of another shape, perhaps
-            owner.register_buffer(leaf, tensor.clone())
-    module.load_state_dict(dict(state))
 
 
 @rule("sampler", title="every option")

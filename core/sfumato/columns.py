@@ -1,0 +1,252 @@
+"""The columns of a comparison: candidates trained with every seed, measured and pictured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sfumato.assembly import assemble
+from sfumato.candidates import Candidate
+from sfumato.data import Splits
+from sfumato.errors import SfumatoError
+from sfumato.evaluation import Metrics
+from sfumato.figures import Json
+from sfumato.hooks import Hooks
+from sfumato.interfaces import Sampler
+from sfumato.model import Model
+from sfumato.plan import Plan
+from sfumato.registry import Registry
+from sfumato.resolve import load_spec
+from sfumato.results import Pictures, Variant, VariantRun
+from sfumato.reuse import Trained, finished, same_run
+from sfumato.run import RunFolder
+from sfumato.samplers import fit_sampler
+from sfumato.spec import Spec
+from sfumato.subject import Subject
+from sfumato.trainer import Trainer
+
+_LONGEST = 60
+_ORIGINALS, _SAMPLES, _PAIRS, _STEPS = 10, 40, 3, 10
+
+Progress = Callable[[str, int, Json], None]
+
+
+class Columns:
+    """Where the candidates of a comparison are trained and measured, under the same conditions.
+
+    Args:
+        found: The candidates.
+        splits: The data.
+        data: Their fingerprint.
+        seeds: Seeds of those that are trained here.
+        folder: Where runs are kept, or None.
+        metrics: What is measured.
+        hooks: Who wants to know of trainings.
+        progress: Called with the candidate's name, the seed and each epoch's line.
+        parts: Where parts are looked up.
+    """
+
+    def __init__(
+        self,
+        found: Sequence[Candidate],
+        splits: Splits,
+        data: str,
+        seeds: Sequence[int],
+        folder: Path | None,
+        metrics: Metrics,
+        hooks: Hooks,
+        progress: Progress | None,
+        parts: Registry,
+    ) -> None:
+        names = [c.name for c in found]
+        self._folders = dict(zip(names, unique_names([_safe(n) for n in names]), strict=True))
+        self._splits, self._data, self._seeds, self._folder = splits, data, seeds, folder
+        self._metrics, self._hooks, self._progress = metrics, hooks, progress
+        self._parts = parts
+        self.split = "test" if splits.test is not None else "train"
+        self._shown = splits.seen(self.split).take(slice(0, max(_ORIGINALS, 2 * _PAIRS)))
+
+    @property
+    def originals(self) -> Tensor:
+        """The first items of the split, as the models see them."""
+        return self._shown.x[:_ORIGINALS]
+
+    def variants(self, candidate: Candidate) -> list[Variant]:
+        """Train a candidate with every seed, and make its columns."""
+        runs: dict[str, list[VariantRun]] = {name: [] for name in candidate.columns}
+        pictures: dict[str, Pictures] = {}
+        plan: Plan | None = None
+        for seed in candidate.seeds(self._seeds):
+            try:
+                trained = self._trained(candidate, seed)
+            except Exception as error:  # noqa: BLE001 - whatever ends one run, the others go on
+                failed = _failed(seed, error)
+                for made in runs.values():
+                    made.append(failed)
+                continue
+            plan = trained.model.plan
+            for name, (run, drawn) in self._measured(candidate, seed, trained).items():
+                runs[name].append(run)
+                if drawn is not None:
+                    pictures.setdefault(name, drawn)
+        spec = candidate.spec
+        if plan is None:  # every run failed
+            plan = assemble(spec, self._splits.contract, "cpu", parts=self._parts).plan
+        provenance = {kind: dict(origin) for kind, origin in plan.provenance.items()}
+        return [
+            Variant(
+                name,
+                spec.to_json(),
+                spec.hash,
+                plan.parameters,
+                provenance,
+                tuple(runs[name]),
+                pictures.get(name),
+                config.model_dump(mode="json")
+                if (config := candidate.samplers.get(name))
+                else None,
+                None if name == candidate.name else candidate.name,
+            )
+            for name in candidate.columns
+        ]
+
+    # ---- training -------------------------------------------------------------------------------
+
+    def _trained(self, candidate: Candidate, seed: int) -> Trained:
+        spec, parts = candidate.spec, self._parts
+        if candidate.finished:
+            return finished(candidate.finished[seed], spec.training.device, parts)
+        spec, path = with_seed(spec, seed, parts), self._path(candidate, seed)
+        model = assemble(spec, self._splits.contract, spec.training.device, parts=parts)
+        if path is not None:
+            kept = same_run(path, spec, model.plan, self._data, model.device, parts)
+            if kept is not None:
+                return kept
+        progress, name = self._progress, candidate.name
+        told = None if progress is None else (lambda line: progress(name, seed, line))
+        run = Trainer(model, self._splits, RunFolder(path), self._hooks, told).run()
+        return Trained(
+            run.model, run.metrics, run.kept_epoch, run.seconds, run.peak_memory, run.warnings
+        )
+
+    def _path(self, candidate: Candidate, seed: int) -> Path | None:
+        if candidate.finished:
+            return candidate.finished[seed]
+        if self._folder is None:
+            return None
+        return self._folder / "runs" / self._folders[candidate.name] / f"seed-{seed}"
+
+    # ---- measuring ------------------------------------------------------------------------------
+
+    def _measured(
+        self, candidate: Candidate, seed: int, trained: Trained
+    ) -> dict[str, tuple[VariantRun, Pictures | None]]:
+        """A run, and what it shows, for each column of a candidate."""
+        model, splits = trained.model, self._splits
+        cost = {"seconds": trained.seconds, "peak_memory": trained.peak_memory}
+        subject = Subject(
+            model,
+            splits.seen(self.split, model.dtype),
+            splits.seen("train", model.dtype),
+            cost={name: value for name, value in cost.items() if value is not None},
+        )
+        path = self._path(candidate, seed)
+        made: dict[str, tuple[VariantRun, Pictures | None]] = {}
+        for column in candidate.columns:
+            try:
+                config = candidate.samplers.get(column)
+                sampler = None
+                if config is not None:
+                    asked = config.model_dump(mode="json")
+                    sampler = fit_sampler(model, subject.items("train"), asked, parts=self._parts)
+                figures = self._metrics.measure(subject.sampled_by(sampler))
+                drawn = self._pictures(model, seed, sampler)
+            except Exception as error:  # noqa: BLE001 - whatever ends one column, the others go on
+                made[column] = _failed(seed, error, trained, self._told(path)), None
+                continue
+            run = VariantRun(
+                seed=seed,
+                path=self._told(path),
+                seconds=trained.seconds,
+                history=trained.history,
+                kept_epoch=trained.kept_epoch,
+                figures=figures,
+                warnings=trained.warnings,
+                peak_memory=trained.peak_memory,
+                reused=trained.reused,
+            )
+            made[column] = run, drawn
+        return made
+
+    def _told(self, path: Path | None) -> Path | None:
+        """A run's folder as seen from the comparison's."""
+        if path is None or self._folder is None or not path.is_relative_to(self._folder):
+            return path
+        return path.relative_to(self._folder)
+
+    def _pictures(self, model: Model, seed: int, sampler: Sampler | None) -> Pictures:
+        x, condition = self._shown.x, self._shown.condition
+        # Samples take the conditions of the first items in turn; a walk keeps that of its start.
+        at = torch.arange(_SAMPLES) % len(x)
+        pairs = [
+            model.interpolate(
+                x[i],
+                x[i + 1],
+                steps=_STEPS,
+                condition=None if condition is None else condition[i : i + 1],
+            )
+            for i in range(0, 2 * min(_PAIRS, len(x) // 2), 2)
+        ]
+        shape = (0, _STEPS, *self._splits.contract.shape)
+        first = None if condition is None else condition[: len(self.originals)]
+        drawn = model.sample(
+            _SAMPLES,
+            seed=0,
+            sampler=sampler,
+            condition=None if condition is None else condition[at],
+        )
+        return Pictures(
+            reconstructions=model.reconstruct(self.originals, condition=first).cpu(),
+            samples=drawn.cpu(),
+            interpolations=torch.stack(pairs).cpu() if pairs else torch.zeros(shape),
+            seed=seed,
+        )
+
+
+def _failed(
+    seed: int, error: Exception, trained: Trained | None = None, path: Path | None = None
+) -> VariantRun:
+    ours = isinstance(error, SfumatoError)
+    why = str(error) if ours else f"{type(error).__name__}: {error}"
+    if trained is None:
+        return VariantRun(seed, path, 0.0, (), 0, {}, error=why)
+    return VariantRun(
+        seed, path, trained.seconds, trained.history, trained.kept_epoch, {}, trained.warnings,
+        trained.peak_memory, trained.reused, why,
+    )  # fmt: skip
+
+
+def with_seed(spec: Spec, seed: int, parts: Registry) -> Spec:
+    """The spec with another seed, or a :class:`SpecError`."""
+    return load_spec(spec, [f"training.seed={seed}"], parts=parts)
+
+
+def _safe(name: str) -> str:
+    """A folder name for a model: what is not a letter, digit, dot, dash or underscore becomes a dash."""
+    cleaned = "".join(c if c.isalnum() or c in "._-" else "-" for c in name[:_LONGEST])
+    return cleaned.lstrip(".") or "model"
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The same names, later duplicates numbered."""
+    made: list[str] = []
+    for name in names:
+        number, unique = 1, name
+        while unique in made:
+            number += 1
+            unique = f"{name}-{number}"
+        made.append(unique)
+    return made

@@ -1,0 +1,130 @@
+"""Finished runs as results: those that are compared as they are, and those that need no training again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfumato.artifact import load
+from sfumato.errors import ArtifactError, DataError, SfumatoError
+from sfumato.model import Model
+from sfumato.plan import Plan
+from sfumato.registry import Registry, registry
+from sfumato.run import Json, environment, read_about, read_metrics
+from sfumato.spec import Spec
+
+_ALIKE = ("sfumato", "torch", "python", "device", "device_name", "threads")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and how its training went.
+
+    Args:
+        model: The model.
+        history: Its epochs.
+        kept_epoch: The epoch whose weights were kept.
+        seconds: Training time.
+        peak_memory: In bytes, where it is known.
+        warnings: What parts said.
+        reused: Whether it was finished before.
+    """
+
+    model: Model
+    history: tuple[Json, ...]
+    kept_epoch: int
+    seconds: float
+    peak_memory: int | None
+    warnings: tuple[str, ...]
+    reused: bool = False
+
+
+def finished(path: Path, device: str | torch.device, parts: Registry = registry) -> Trained:
+    """A finished run, as it is.
+
+    Raises:
+        ArtifactError: Damaged.
+    """
+    about = read_about(path)
+    try:
+        return Trained(
+            load(path, device, parts=parts),
+            tuple(read_metrics(path)),
+            int(about["kept_epoch"]),
+            float(about["seconds"]),
+            about.get("peak_memory"),
+            tuple(about.get("warnings", ())),
+            reused=True,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, SfumatoError):
+            raise
+        msg = f"{path}/run.json is damaged: {type(error).__name__}: {error}"
+        raise ArtifactError(msg) from error
+
+
+def same_run(
+    path: Path,
+    spec: Spec,
+    plan: Plan,
+    data: str,
+    device: torch.device,
+    parts: Registry = registry,
+) -> Trained | None:
+    """The run in a folder, if training the spec here and now would make the very same again.
+
+    It would if the run finished and its spec, the content of its data, the plugins of its parts,
+    the build of torch, the device and the number of threads are the same.
+
+    Args:
+        path: The folder.
+        spec: The spec.
+        plan: Of its model.
+        data: Fingerprint of the data.
+        device: Where it would be trained.
+        parts: Where parts are looked up.
+    """
+    if not (path / "run.json").is_file():
+        return None
+    try:
+        about = read_about(path)
+        if _agrees(about, spec, plan, data, device):
+            return finished(path, device, parts)
+    except SfumatoError:
+        pass  # a damaged run is trained again
+    return None
+
+
+def _agrees(
+    about: Mapping[str, Any], spec: Spec, plan: Plan, data: str, device: torch.device
+) -> bool:
+    here, there = environment(device), about.get("environment", {})
+    return (
+        about.get("status") == "finished"
+        and about.get("spec_hash") == spec.hash
+        and about.get("data", {}).get("sha256") == data
+        and about.get("provenance") == {k: dict(v) for k, v in plan.provenance.items()}
+        and all(there.get(name) == here[name] for name in _ALIKE)
+    )
+
+
+def check_same_data(path: Path, data: str) -> None:
+    """Raise a :class:`DataError` if a finished run was trained on other data than those at hand."""
+    known = read_about(path).get("data", {}).get("sha256")
+    if known is not None and known != data:
+        msg = f"the run {path} was trained on other data than those of this comparison"
+        raise DataError(msg, hint="compare its spec instead, which trains it on these data")
+
+
+def unlike(path: Path, device: torch.device) -> list[str]:
+    """In what a finished run was trained under other conditions than those here, in words."""
+    here, there = environment(device), read_about(path).get("environment", {})
+    return [
+        f"{name} {there.get(name, 'unknown')}, here {here[name]}"
+        for name in _ALIKE
+        if there.get(name) != here[name]
+    ]

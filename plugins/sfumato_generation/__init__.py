@@ -1,0 +1,1 @@
+"""Generation plugin: how generated data compare with real ones, in a named space of features."""

@@ -1,0 +1,83 @@
+"""Posterior collapse: when to say so, and what this very model offers against it."""
+
+from __future__ import annotations
+
+from sfumato import Model
+
+SILENT = 0.1
+"""Nats an item below which a code carries nothing."""
+FEW = 0.1
+"""Share of active units below which there are few."""
+_FAR = 1.0
+
+
+def warn_of_collapse(
+    model: Model, kl: float, active: int | None = None, units: int = 0
+) -> str | None:
+    """A sentence, with advice, if codes say nothing of their items, or few of their units do.
+
+    Args:
+        model: The model.
+        kl: Divergence of its codes, nats an item.
+        active: How many units are active; None if that is not asked.
+        units: Of how many.
+    """
+    few = active is not None and active < FEW * units
+    if not (few or kl < SILENT):
+        return None
+    told = f"{kl:.2g} nats per item"
+    if active is not None:
+        told = f"{active} of {units} units {'is' if active == 1 else 'are'} active (KL {told})"
+    if active == 0 and kl >= _FAR:
+        return (
+            f"{told}: means of q(z|x) hardly differ between items, but q(z|x) differs from the prior. "
+            "Either codes say nothing about the item, or they say it on a smaller scale than the "
+            "threshold: mutual_information tells which"
+        )
+    if active and kl >= SILENT:
+        what = "the others have collapsed to the prior and say nothing about the item"
+        spare = ". If the data need no more, a smaller model.latent_dim does as well"
+    else:
+        what = "the posterior has collapsed to the prior, and codes say nothing about the item"
+        spare = ""
+    return f"{told}: {what}. {advice(model)}{spare}"
+
+
+def advice(model: Model) -> str:
+    """What to change, of the options that this model has; paths are those of ``--set``."""
+    ways = [*_of_the_loss(model), *_of_the_likelihood(model)]
+    if callable(getattr(model.decoder, "sample", None)):
+        ways.append(
+            "give the decoder, which sees the values before, less power to do without a code"
+        )
+    text = ", or ".join(ways or ["train for longer"])
+    return text[0].upper() + text[1:]
+
+
+def _of_the_loss(model: Model) -> list[str]:
+    options = model.spec.model.loss.model_dump()
+    name, ways = options.pop("type"), []
+    if options.get("beta") == 0:  # nothing draws the codes to the prior
+        return []
+    if isinstance(options.get("beta"), float):
+        ways.append(f"lower model.loss.beta (now {options['beta']:g})")
+    if options.get("capacity") is not None:
+        ways.append(f"raise model.loss.capacity (now {options['capacity']:g} nats)")
+    elif isinstance(options.get("warm_up"), int):
+        now = f"{options['warm_up']:,} steps"
+        ways.append(f"let it rise more slowly with model.loss.warm_up (now {now})")
+    if not ways and name.rpartition(":")[2] == "elbo":
+        weighted = "--set model.loss.type=beta_elbo --set model.loss.beta=1"
+        ways.append(f"let the divergence come in slowly: {weighted} --set model.loss.warm_up=1000")
+    if not ways:
+        ways.append(f"weigh the divergence less, if loss {name} can: sfumato describe {name}")
+    return ways
+
+
+def _of_the_likelihood(model: Model) -> list[str]:
+    likelihood = model.spec.model.likelihood
+    sigma = None if likelihood is None else getattr(likelihood, "sigma", None)
+    if likelihood is None or not isinstance(sigma, float):
+        return []
+    learned = ' or "learned"' if likelihood.type.rpartition(":")[2] == "gaussian" else ""
+    return [f"set model.likelihood.sigma to a smaller number{learned} (now {sigma:g})"]

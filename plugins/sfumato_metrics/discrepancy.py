@@ -1,0 +1,118 @@
+r"""How two clouds of codes differ: maximum mean discrepancy and moments, with jackknifed standard errors.
+
+.. math::
+    \mathrm{MMD}^2 = \frac{1}{n(n-1)} \sum_{i \ne j} \bigl[k(z_i, z_j) + k(z'_i, z'_j)\bigr]
+      - \frac{2}{n^2} \sum_{i, j} k(z_i, z'_j),
+    \qquad k(z, z') = \frac{C}{C + \lVert z - z' \rVert^2}
+
+A standard error comes from leaving out one group of items after another (delete-a-group
+jackknife; Kott, 2001): with :math:`G` groups,
+:math:`\frac{G - 1}{G} \sum_g (\hat\theta_{(g)} - \bar\theta)^2`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+GROUPS = 20
+_AT_ONCE = 2**22
+
+
+def groups_of(n: int) -> list[slice]:
+    """``n`` items in at most :data:`GROUPS` runs of nearly equal length, each of 2 or more."""
+    count = max(1, min(GROUPS, n // 2))
+    edges = [n * g // count for g in range(count + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def jackknifed(
+    estimate: Callable[[Sequence[int]], float], groups: int
+) -> tuple[float, float | None]:
+    """An estimate from the groups of given numbers: from all of them, with its standard error.
+
+    The error is None with fewer than two groups.
+    """
+    every = range(groups)
+    value = estimate(every)
+    if groups < 2:  # noqa: PLR2004 - nothing would be left
+        return value, None
+    left = torch.tensor(
+        [estimate([h for h in every if h != g]) for g in every], dtype=torch.float64
+    )
+    return value, float(((groups - 1) * (left - left.mean()).square().mean()).sqrt())
+
+
+def mmd(codes: Tensor, prior: Tensor, scale: float) -> tuple[float, float | None]:
+    """Unbiased squared discrepancy of two clouds ``(n, d)`` of equally many, with its standard error.
+
+    Args:
+        codes: One cloud.
+        prior: The other.
+        scale: ``C`` of the kernel.
+    """
+    groups = groups_of(len(codes))
+    sizes = torch.tensor([g.stop - g.start for g in groups], dtype=torch.float64)
+    within = [_kernel_sums(z, z, groups, scale) - torch.diag(sizes) for z in (codes, prior)]
+    across = _kernel_sums(codes, prior, groups, scale)
+
+    def estimate(kept: Sequence[int]) -> float:
+        at = torch.tensor(kept)
+        n = float(sizes[at].sum())
+        same, other = (float(sums[at][:, at].sum()) for sums in (within[0] + within[1], across))
+        return same / (n * (n - 1)) - 2 * other / n**2
+
+    return jackknifed(estimate, len(groups))
+
+
+def _kernel_sums(a: Tensor, b: Tensor, groups: Sequence[slice], scale: float) -> Tensor:
+    """Sums of the kernel over pairs of groups, ``(G, G)``; a point with itself counts 1."""
+    sums = torch.zeros(len(groups), len(groups), dtype=torch.float64)
+    for row, group in enumerate(groups):
+        by_column = torch.zeros(len(b), dtype=torch.float64, device=b.device)
+        for some in a[group].split(max(1, _AT_ONCE // len(b))):
+            squared = torch.cdist(some, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+            by_column += (scale / (scale + squared)).sum(0)
+        sums[row] = torch.stack([by_column[g].sum() for g in groups]).cpu()
+    return sums
+
+
+def mean_gap(codes: Tensor) -> tuple[float, float | None]:
+    r"""Root mean square of the means of ``(n, d)`` codes, with its standard error.
+
+    .. math:: \lVert \bar u \rVert / \sqrt d
+
+    Args:
+        codes: Scaled so that every dimension of the prior has mean 0 and variance 1.
+    """
+    groups, root = groups_of(len(codes)), math.sqrt(codes.shape[1])
+    sums = torch.stack([codes[g].sum(0) for g in groups])
+    sizes = [g.stop - g.start for g in groups]
+
+    def norm(kept: Sequence[int]) -> float:
+        return float((sums[list(kept)].sum(0) / sum(sizes[g] for g in kept)).norm()) / root
+
+    return jackknifed(norm, len(groups))
+
+
+def covariance_gap(codes: Tensor, prior: Tensor) -> tuple[float, float | None]:
+    r"""Distance of the covariance of ``(n, d)`` codes from that of a prior, with its standard error.
+
+    .. math:: \lVert S_u - R \rVert_F / \sqrt d
+
+    Args:
+        codes: ``u``.
+        prior: ``R``, ``(d, d)``.
+    """
+    groups, root = groups_of(len(codes)), math.sqrt(codes.shape[1])
+
+    def gap(kept: Sequence[int]) -> float:
+        some = torch.cat([codes[groups[g]] for g in kept])
+        some = some - some.mean(0)
+        return float((some.T @ some / (len(some) - 1) - prior).norm()) / root
+
+    return jackknifed(gap, len(groups))
