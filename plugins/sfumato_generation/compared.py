@@ -10,14 +10,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sfumato import DataError, Features, Figure, Incompatible, Subject
-from sfumato_generation.spaces import Pca
+from sfumato import DataError, Features, Figure, Incompatible, Subject, UnknownPartError
+from sfumato_generation.spaces import Digits, Mnist, Pca
 
 Figures = dict[str, Figure]
 Measure = Callable[[Subject], Figures]
+# The example is fewer than the items that the conformance kit has, so there it changes a figure.
 Samples = Annotated[
     int, Field(ge=2, examples=[16], description="Most items of each side that are compared.")
 ]
+_SPACES: dict[str, Callable[[], Features]] = {"pca": Pca, "digits": Digits, "mnist": Mnist}
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -41,8 +43,18 @@ class Compared:
 
 
 def as_space(features: Features | str) -> Features:
-    """The space; the default's name stands for it where a metric is made in Python."""
-    return Pca() if isinstance(features, str) else features
+    """The space; a name stands for it where a metric is made in Python, without core.
+
+    Raises:
+        UnknownPartError: No space of this plugin has that name.
+    """
+    if not isinstance(features, str):
+        return features
+    if features not in _SPACES:
+        msg = f'no feature space "{features}" comes with this plugin'
+        hint = f"there are: {', '.join(_SPACES)}; or pass the space itself"
+        raise UnknownPartError(msg, hint=hint)
+    return _SPACES[features]()
 
 
 def equal_count(subject: Subject, samples: int) -> int:

@@ -56,7 +56,9 @@ def fd(
 
     with as many generated as real items. It is biased upwards, the more the fewer items there are;
     its floor, the distance of as many training items from the same real ones, has the same bias.
-    The number depends on the features: this is FID in no space that is offered here.
+    Near the floor the standard error is up to :math:`\sqrt2` too large, for the distance is
+    quadratic in the data there. The number depends on the features, so it is not called FID, which
+    is that of one Inception network.
 
     References:
         | GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel

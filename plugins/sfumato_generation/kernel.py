@@ -45,7 +45,8 @@ def kd(
         \qquad k(x, y) = \Bigl(\frac{x^\top y}{F} + 1\Bigr)^3
 
     an unbiased estimate over all pairs, so it is 0 on average where the distributions agree, with
-    any number of items, and may be negative. It compares the first three moments. Its size depends
+    any number of items, and may be negative; there its standard error is about :math:`\sqrt2` too
+    large, for the estimate is quadratic in the data. It compares the first three moments. Its size depends
     on the features and on their units. In features of Inception, averaged over random subsets, it
     is known as KID.
 

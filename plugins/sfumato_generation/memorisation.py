@@ -63,8 +63,9 @@ def memorisation(
     the Mann-Whitney statistic, scaled: 0.5 without copying, 1 if every generated item is a copy, 0
     if all are far from the data. A blurred picture is near to many others, so a number above 0.5
     alone is no proof of copying. ``copies_SPACE`` is more specific: the share of generated items
-    that are much nearer to one training item than to the next. Where both are clearly above what
-    they would be without copying, the figure warns.
+    that are much nearer to one training item than to the next. Where it is clearly above the share
+    of held-out items, by three standard errors, there is a warning: at ``memorisation_SPACE`` if
+    that is clearly above 0.5 too, else at ``copies_SPACE``.
 
     Not defined on the training items themselves.
 
@@ -148,28 +149,41 @@ def _figures(found: Nearest, blank: Figures) -> Figures:
     value, error = probability_less(found.generated[:, 0], found.held_out[:, 0])
     copied, usual = are_copies(found.generated), are_copies(found.held_out)
     share, floor = float(copied.mean()), float(usual.mean())
-    copies = Figure.of_items(
-        copied,
-        blank["copies"].unit,
-        blank["copies"].better,
-        blank["copies"].definition,
-        source=blank["copies"].source,
-        floor=floor,
-    )
-    doubt = math.sqrt((share * (1 - share) + floor * (1 - floor)) / len(copied))
-    warning = None
-    if value > _HALF + _CLEARLY * error and share > floor + _CLEARLY * doubt:
-        warning = (
-            f"generated items are nearer to training items than new ones are, and {share:.1%} of them "
-            f"are copies ({floor:.1%} of held-out items would be): look at them beside their nearest "
-            "training items; more data, a smaller model or an earlier stop copy less"
-        )
+    said = _warning(share, floor, len(copied))
+    nearer = value > _HALF + _CLEARLY * error
+    if said and nearer:
+        said = f"generated items are nearer to training items than new ones are, and {said}"
     return {
         "memorisation": replace(
-            blank["memorisation"], value=value, standard_error=error, floor=_HALF, warning=warning
+            blank["memorisation"],
+            value=value,
+            standard_error=error,
+            floor=_HALF,
+            warning=said if nearer else None,
         ),
-        "copies": copies,
+        "copies": Figure.of_items(
+            copied,
+            blank["copies"].unit,
+            blank["copies"].better,
+            blank["copies"].definition,
+            source=_YOON,
+            floor=floor,
+            # One warning is enough.
+            warning=None if nearer else said,
+        ),
     }
+
+
+def _warning(share: float, usual: float, n: int) -> str | None:
+    """What is to be said of a share of copies that is clearly above the usual one, each of ``n`` items."""
+    doubt = math.sqrt((share * (1 - share) + usual * (1 - usual)) / n)
+    if share <= usual + _CLEARLY * doubt:
+        return None
+    return (
+        f"{share:.1%} of generated items are copies of training items, where {usual:.1%} of held-out "
+        "ones would be: look at them beside their nearest training items; more data, a smaller "
+        "model or an earlier stop copy less"
+    )
 
 
 def probability_less(one: Tensor, other: Tensor) -> tuple[float, float]:

@@ -77,15 +77,16 @@ def prdc(
 
     .. math::
         \begin{aligned}
-        \text{precision} &= \tfrac1n \textstyle\sum_j 1[\exists i: y_j \in B_k(x_i)], &
-        \text{recall} &= \tfrac1n \textstyle\sum_i 1[\exists j: x_i \in B_k(y_j)], \\
-        \text{density} &= \tfrac1{kn} \textstyle\sum_{i,j} 1[y_j \in B_k(x_i)], &
-        \text{coverage} &= \tfrac1n \textstyle\sum_i 1[\exists j: y_j \in B_k(x_i)].
+        \text{precision} &= \frac{1}{n} \sum_j 1[\exists i: y_j \in B_k(x_i)], &
+        \text{recall} &= \frac{1}{n} \sum_i 1[\exists j: x_i \in B_k(y_j)], \\
+        \text{density} &= \frac{1}{kn} \sum_{i,j} 1[y_j \in B_k(x_i)], &
+        \text{coverage} &= \frac{1}{n} \sum_i 1[\exists j: y_j \in B_k(x_i)].
         \end{aligned}
 
     None of them is 1 where the distributions agree, but density on average; the floor says what
     real data reach. Equal numbers of items are compared, for all of them depend on it. A standard
-    error is over the items that are counted, for the balls at hand; that of fresh balls is larger.
+    error is over the items that are counted, for the balls at hand; with fresh balls too, figures
+    spread up to twice as much.
 
     References:
         | Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et

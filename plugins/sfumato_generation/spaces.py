@@ -70,9 +70,10 @@ class Pca(Features):
         rows = permuted(torch.arange(kept), n, key(0, "pca"))
         x = split.x[rows].flatten(1).cpu().double()
         mean = x.mean(0, keepdim=True)
-        axes = _principal(x - mean)
+        spectrum, axes = _principal(x - mean)
         if values > self.components:
-            axes = axes[:, : min(self.components, _rank(axes, x - mean))]
+            noise = torch.maximum(_ROUNDING * spectrum[:1], _ROUNDING**2 * x.square().sum())
+            axes = axes[:, : min(self.components, int((spectrum > noise).sum()))]
         if axes.shape[1] == 0:
             msg = "the training items are all the same, so they have no principal components"
             raise Incompatible(msg, hint="choose a feature space that is not fitted to them")
@@ -84,24 +85,18 @@ class Pca(Features):
         return (x.flatten(1).to(self.mean) - self.mean) @ self.axes
 
 
-def _principal(centred: Tensor) -> Tensor:
-    """Orthonormal eigenvectors of the covariance of ``(n, D)``, by falling variance, ``(D, components)``."""
-    vectors: Tensor
+def _principal(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Scatter along the principal axes of ``(n, D)``, falling, and these axes, ``(D, components)``."""
     if centred.shape[1] <= _WIDEST:
-        vectors = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
-    else:  # the covariance has the same spectrum as the smaller matrix of inner products
+        spectrum, axes = torch.linalg.eigh(centred.T @ centred)
+    else:  # the smaller matrix of inner products has the same spectrum, but for zeros
         spectrum, sides = torch.linalg.eigh(centred @ centred.T)
         there = spectrum > _ROUNDING * spectrum[-1]
-        vectors = (centred.T @ sides[:, there].flip(1)) / spectrum[there].flip(0).sqrt()
-    largest = vectors.abs().argmax(0, keepdim=True)
-    signs: Tensor = vectors.gather(0, largest).sign()
-    return vectors * signs
-
-
-def _rank(axes: Tensor, centred: Tensor) -> int:
-    """How many of the leading axes have variance."""
-    variance = (centred @ axes).square().sum(0)
-    return int((variance > _ROUNDING * variance.max()).sum())
+        spectrum = spectrum[there]
+        axes = centred.T @ sides[:, there] / spectrum.sqrt()
+    largest = axes.abs().argmax(0, keepdim=True)
+    axes = axes * axes.gather(0, largest).sign()
+    return spectrum.flip(0), axes.flip(1)
 
 
 class _Trained(Features):
@@ -139,10 +134,10 @@ class Digits(_Trained):
 
     Two convolutions, a hidden layer and SiLU units, trained on the 1,350 training items of data
     ``digits``, half of each batch binarised at random, so that grey and binary pictures are both
-    at home. It names 94.6 % of the 297 test items, other writers' digits, right where they are
-    grey, and 86.9 % of them binarised. Features are scaled to mean square 1 over the training items.
-    ``python -m sfumato_generation.recipe digits`` makes the
-    weights anew; what is loaded has a pinned SHA-256.
+    at home. It names 94.6 % of the 297 test items right where they are grey, and 86.9 % of them
+    binarised. Features are scaled to mean square 1 over the training items.
+    ``python -m sfumato_generation.recipe digits`` makes the weights anew; what is loaded has a
+    pinned SHA-256.
 
     References:
         | Optical Recognition of Handwritten Digits (Alpaydin & Kaynak, 1998), CC BY 4.0
@@ -163,8 +158,10 @@ class Mnist(_Trained):
     Three convolutions, a hidden layer and SiLU units, trained on the first 54,000 training items of
     MNIST, white on black, half of each batch binarised at random, so that grey and binary pictures
     are both at home. It names 99.1 % of the 10,000 test items right where they are grey, and 98.7 %
-    of them binarised. Features are scaled to mean square 1 over the training items. ``python -m sfumato_generation.recipe mnist --folder FOLDER`` makes the
-    weights anew; what is loaded has a pinned SHA-256.
+    of them binarised. Features are scaled to mean square 1 over the training items.
+    ``python -m sfumato_generation.recipe mnist --folder FOLDER`` makes the weights anew; what is
+    loaded has a pinned SHA-256. MNIST is by LeCun, Cortes and Burges, CC BY-SA 3.0 as commonly
+    stated.
 
     References:
         | Gradient-based learning applied to document recognition (LeCun, Bottou, Bengio & Haffner,

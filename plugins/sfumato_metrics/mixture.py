@@ -7,7 +7,7 @@ For normal factors the exponents of all pairs are two matrix products,
       = \sum_d z_{id}^2 \, \sigma_{jd}^{-2} - 2 \sum_d z_{id} \, \mu_{jd} \sigma_{jd}^{-2}
       + \sum_d \mu_{jd}^2 \sigma_{jd}^{-2},
 
-which cancel to within rounding only as far as no code is too many :math:`\sigma` from the others.
+which cancel: pairs are taken one by one where a code is too many :math:`\sigma` from the origin.
 """
 
 from __future__ import annotations
@@ -90,12 +90,10 @@ def _log_probs(z: Tensor, q: Sequence[Distribution]) -> Iterator[Tensor]:
     """``log q(z_i|x_j)`` of runs of ``i``, each ``(b, N)``."""
     normal = factor(q[0]) if len(q) == 1 else None
     if isinstance(normal, Normal):
-        centre = normal.loc.mean(0)
-        mean, sigma = (normal.loc - centre).flatten(1), normal.scale.flatten(1)
-        moved = (z - centre).flatten(1)
-        farthest = torch.maximum(moved.abs().amax(0), mean.abs().amax(0)) / sigma
+        mean, sigma, rows = normal.loc.flatten(1), normal.scale.flatten(1), z.flatten(1)
+        farthest = torch.maximum(rows.abs().amax(0), mean.abs().amax(0)) / sigma
         if bool(farthest.square().sum(1).max() < _CANCELS):
-            yield from _normal_pairs(moved, mean, sigma)
+            yield from _normal_pairs(rows, mean, sigma)
             return
     width = sum(dist.batch_shape[0] for dist in q) * z[0].numel()
     for some in z.split(max(1, _AT_ONCE // width)):

@@ -14,7 +14,7 @@ from sfumato_metrics.draws import factor, prior_codes, prior_of
 from sfumato_metrics.figures import Undefined, without_value
 
 APART = 0.1
-"""Squared discrepancy from which codes and prior are in different places; twice the scale makes 0.13."""
+"""Squared discrepancy from which codes and prior are in different places; twice the scale makes as much."""
 WIDEST = 2048
 """Most dimensions whose covariance is formed."""
 _ERROR = "standard error by leaving out one of 20 groups of items after another"
@@ -109,7 +109,7 @@ def _moments(clouds: _Clouds) -> dict[str, Figure]:
 
 def _told(blank: Figure, value: float, error: float | None, chance: float) -> Figure:
     said = f"{blank.definition}; {_ERROR}; of chance alone, as many draws of a normal prior show"
-    said = f"{said} about {chance:.1g}"
+    said = f"{said} about {chance:.2g}"
     return replace(blank, value=value, standard_error=error, definition=said)
 
 

@@ -16,7 +16,6 @@ from sfumato_metrics.figures import Undefined
 CONTINUOUS = ("unit", "real")
 _LOOKED_AT = 20_000
 _ROWS, _PLACES = 4_000, 5
-_FEWEST = 200
 _REPEATED = 0.1
 
 
@@ -60,8 +59,8 @@ def warn_of_levels(subject: Subject) -> str | None:
     if subject.model.contract.support not in CONTINUOUS:
         return None
     values = _some_values(subject.split, subject.model.contract)
-    seen, levels = values.shape[1], values.unique(dim=1).shape[1]
-    if seen < _FEWEST or levels > _REPEATED * seen:
+    seen, levels = len(values), len(values.unique())
+    if not 0 < levels <= _REPEATED * seen:
         return None
     return (
         f"{seen:,} of the values take only {levels:,} levels, and a density can grow without bound "
@@ -72,15 +71,11 @@ def warn_of_levels(subject: Subject) -> str | None:
 
 
 def _some_values(split: Split, contract: Contract) -> Tensor:
-    """Values that are not missing, each below the place that it is compared within, ``(2, m)``."""
+    """Some values that are not missing, of few places where every place has a scale of its own."""
     size = math.prod(contract.shape)
-    # Levels are those of one place where every place has a scale of its own, else of all together.
     apart = not isinstance(contract.scale, float)
     rows, places = (_ROWS, _PLACES) if apart else (-(-_LOOKED_AT // size), size)
     at = torch.linspace(0, size - 1, min(places, size)).long()
-    x = split.x[:rows].flatten(1)[:, at].double().cpu()
-    place = torch.arange(len(at)).expand_as(x) * float(apart)
-    counts = (
-        torch.ones_like(x) if split.mask is None else split.mask[:rows].flatten(1)[:, at].cpu()
-    )
-    return torch.stack([place, x])[:, counts.bool()][:, :_LOOKED_AT]
+    x, mask = split.x[:rows].flatten(1)[:, at], split.mask
+    values = x.flatten() if mask is None else x[mask[:rows].flatten(1)[:, at].bool()]
+    return values[:_LOOKED_AT]

@@ -80,7 +80,7 @@ def _ranked(comparison: Comparison, name: str, found: Ranking) -> Iterator[Segme
         verb = f" reconstructs the {items} best: "
         if name != "reconstruction":
             verb = f" has the best on the {items}: "
-            yield f"Of the {len(found.order)} models that define {_article(name)} {term(name)}, "
+            yield f"Of the {len(found.order)} models that define {_article(term(name))} {term(name)}, "
         yield from (*refs(comparison, [index]), f"{verb}{said}. Next is ")
         yield from refs(comparison, [second[0]])
         yield f" with {value(second[1], decimals)}. {_verdict(found, decimals)}"
@@ -92,7 +92,8 @@ def _ranked(comparison: Comparison, name: str, found: Ranking) -> Iterator[Segme
 
 
 def _article(name: str) -> str:
-    return "an" if name[0] in "aeion" else "a"
+    spelled = name[:2].isupper()  # an FD, an NLL, a KL
+    return "an" if name[0] in ("AEFHILMNORSX" if spelled else "aeiou") else "a"
 
 
 def _verdict(found: Ranking, decimals: int) -> str:

@@ -139,10 +139,22 @@ def ranking(comparison: Comparison, name: str) -> Ranking | None:
         return None
     sign = 1 if known[0].better == "lower" else -1
     spreads = enumerate(spread(v, name) for v in comparison.variants)
-    scored = [(i, s) for i, s in spreads if s is not None and s.complete]
+    scored = [
+        (i, s)
+        for i, s in spreads
+        if s is not None and s.complete and not _repeats(comparison, i, name)
+    ]
     scored.sort(key=lambda entry: sign * entry[1].mean)
     if not scored:
         return None
     best = [comparison.variants[i] for i, _ in scored[:2]]
     difference = comparison.difference(name, *best) if len(best) > 1 else None
     return Ranking(known[0], tuple(scored), difference)
+
+
+def _repeats(comparison: Comparison, index: int, name: str) -> bool:
+    """Whether a column has the very figure of the one whose trainings it shares."""
+    variant = comparison.variants[index]
+    named = {v.name: v for v in comparison.variants}
+    owner = named.get(variant.trained_as or "")
+    return owner is not None and owner.values(name) == variant.values(name)

@@ -13,6 +13,10 @@ _PLAIN = (1e-5, 1e7)  # Magnitudes that are written without an exponent.
 _MINUTES_FROM = 100
 _BASIC = 0xFFFF
 _JOINERS = frozenset("\u200c\u200d")  # Persian and emoji need them, and they reorder nothing.
+_CAPITALS = frozenset(
+    ["elbo", "nll", "mse", "kl", "ess", "psnr", "ssim", "nmi", "ari", "mig", "sap"]
+)
+_DISTANCES = frozenset({"fd", "kd", "c2st"})
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
@@ -109,5 +113,13 @@ def letter(index: int) -> str:
 
 
 def term(name: str) -> str:
-    """A figure's name in a sentence: known abbreviations in capitals."""
-    return name.upper() if name in {"elbo", "nll", "mse", "kl", "fid"} else name.replace("_", " ")
+    """A figure's name in a sentence: known abbreviations in capitals, and the space after them.
+
+    Example:
+        >>> term("nll"), term("fd_pca"), term("active_units")
+        ('NLL', 'FD (pca)', 'active units')
+    """
+    measure, _, space = name.partition("_")
+    if measure in _DISTANCES and space:
+        return f"{measure.upper()} ({space.replace('_', ' ')})"
+    return name.upper() if name in _CAPITALS else name.replace("_", " ")

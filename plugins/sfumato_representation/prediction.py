@@ -1,4 +1,4 @@
-r"""How well factors are predicted from codes, by which codes, and by which alone."""
+"""How well factors are predicted from codes, by which of them, and by which alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from sfumato import Figure, Subject, import_extra, key, permuted
+from sfumato import Figure, Subject, import_extra
 from sfumato_representation.codes import (
     SHARE_OF_ITEMS,
     UNIT_INTERVAL,
@@ -23,8 +23,14 @@ from sfumato_representation.codes import (
 )
 from sfumato_representation.factors import CUT, ONE_CODE, ONE_FACTOR, Known, known
 from sfumato_representation.jackknife import GROUPS, groups_of, standard_error
+from sfumato_representation.single_codes import (
+    balanced_accuracy,
+    by_thresholds,
+    halves_of,
+    squared_correlation,
+)
 
-_FOLDS, _MOST_CODES, _NOTHING = 5, 256, 1e-12
+_FOLDS, _MOST_CODES = 5, 256
 _FORESTS = (
     "importance by random forests of {} trees whose leaves hold {:g} of a mean class or more, "
     f"averaged over {_FOLDS} forests, each grown without a fifth of the items; {CUT}; error over "
@@ -39,8 +45,8 @@ _COMPLETENESS = (
     "averaged over factors; "
 )
 _INFORMATIVENESS = (
-    "accuracy of the forests' predictions of a factor's class for the fifth that they were not grown on, "
-    "averaged over factors"
+    "accuracy of the forests' predictions of a factor's class, for the fifth of the items that they "
+    f"were not grown on, averaged over factors; {CUT}; error over these items"
 )
 _SAP = (
     "gap between the two codes that predict a factor best, each alone, averaged over factors: by "
@@ -72,7 +78,9 @@ def dci(
     Forests look at all codes at each split, so that importance is not lent to a code because the
     best one was out of sight. Their leaves matter much: trees that grow until they are pure split
     noise, and share importance out to codes that tell nothing. The paper chooses the depth by
-    validation; here a leaf holds a share of the items of a mean class.
+    validation; here a leaf holds a share of the items of a mean class. All three figures depend on
+    the number of items. Without a group of items forests are also grown anew, so that standard
+    errors are on the large side.
 
     References:
         | A Framework for the Quantitative Evaluation of Disentangled Representations
@@ -118,6 +126,7 @@ def _dci(
         msg = f"a factor does not vary over the {len(found.codes)} items that it takes"
         raise Undefined(msg)
     importance, right = _grown(subject, found, ensemble, trees, leaf)
+    chance = np.mean([np.bincount(column).max() / len(column) for column in found.classes.T])
     accuracy = Figure.of_items(torch.from_numpy(right.mean(1)), SHARE_OF_ITEMS, "higher", "")
     return {
         "dci_disentanglement": _averaged(importance, 1, ONE_FACTOR),
@@ -126,6 +135,7 @@ def _dci(
             "value": accuracy.value,
             "standard_error": accuracy.standard_error,
             "each": tuple(right.mean(0).tolist()),
+            "definition": f"{_INFORMATIVENESS}; the commonest classes alone reach {chance:.3f}",
         },
     }
 
@@ -221,16 +231,13 @@ def _sap(subject: Subject, tree: ModuleType) -> Fields:
     for j, factor in enumerate(found.factors):
         if factor.ordered:
             values = standardised(found.values[:, j : j + 1])[:, 0]
-            scores = [_squared_correlation(code, values, groups) for code in codes.T]
+            scores = [squared_correlation(code, values, groups) for code in codes.T]
         else:
-            classes, halves = found.classes[:, j], _halves(subject, found.classes[:, j])
+            classes = found.classes[:, j]
+            halves = halves_of(subject, classes)
             scores = [
-                _balanced_accuracy(
-                    _predicted(tree, code, classes, halves, random_state(subject, "sap", i, j)),
-                    classes,
-                    groups,
-                )
-                for i, code in enumerate(codes.T)
+                balanced_accuracy(by_thresholds(tree, code, classes, halves), classes, groups)
+                for code in codes.T
             ]
         second, first = np.sort(scores, axis=0)[-2:]
         gaps.append(first - second)
@@ -240,54 +247,3 @@ def _sap(subject: Subject, tree: ModuleType) -> Fields:
         "standard_error": standard_error(gap[1:].mean(1)),
         "each": tuple(gap[0].tolist()),
     }
-
-
-def _squared_correlation(code: Array, values: Array, groups: Array) -> Array:
-    """Of all items, and without each group, ``(1 + G,)``; both are standardised."""
-    columns = (np.ones_like(code), code, values, code * code, values * values, code * values)
-    n, c, v, cc, vv, cv = _leaving_groups_out(np.array([np.bincount(groups, x) for x in columns]))
-    below = (n * cc - c * c) * (n * vv - v * v)
-    above = np.square(n * cv - c * v)
-    made: Array = np.divide(above, below, out=np.zeros_like(above), where=below > _NOTHING)
-    return made
-
-
-def _leaving_groups_out(sums: Array) -> Array:
-    """From sums of each group ``(..., G)`` to those of all items and without each group, ``(..., 1 + G)``."""
-    together = sums.sum(-1, keepdims=True)
-    return np.concatenate([together, together - sums], -1)
-
-
-def _halves(subject: Subject, classes: Array) -> Array:
-    """Half of each class at random, ``(n,)``."""
-    n = len(classes)
-    order = permuted(torch.arange(n), n, key(subject.seed, "halves of classes")).numpy()
-    ranked = np.lexsort((order, classes))
-    halves = np.empty(n, np.bool_)
-    halves[ranked] = (np.arange(n) - np.searchsorted(classes[ranked], classes[ranked])) % 2 == 0
-    return halves
-
-
-def _predicted(tree: ModuleType, code: Array, classes: Array, halves: Array, state: int) -> Array:
-    """The class of every item ``(n,)`` by thresholds that were fitted to the other half."""
-    predicted = np.empty_like(classes)
-    for half in (halves, ~halves):
-        thresholds = tree.DecisionTreeClassifier(
-            max_leaf_nodes=max(2, classes.max() + 1), class_weight="balanced", random_state=state
-        ).fit(code[~half, None], classes[~half])
-        predicted[half] = thresholds.predict(code[half, None])
-    return predicted
-
-
-def _balanced_accuracy(predicted: Array, classes: Array, groups: Array) -> Array:
-    """Scaled to 0 by chance and 1 at best; of all items, and without each group, ``(1 + G,)``."""
-    of_class = np.eye(classes.max() + 1)[:, classes]
-    right = predicted == classes
-    there, hit = (
-        _leaving_groups_out(np.array([np.bincount(groups, row * w) for row in of_class]))
-        for w in (np.ones(len(classes)), right)
-    )
-    number = (there > 0).sum(0)
-    accuracy = np.divide(hit, there, out=np.zeros_like(hit), where=there > 0).sum(0) / number
-    scaled: Array = np.maximum((accuracy * number - 1) / np.maximum(number - 1, 1), 0.0)
-    return scaled

@@ -100,9 +100,13 @@ def test_a_fitted_sampler_is_kept_and_used(command: Command, run: Path, tmp_path
     assert said["sampler"] == about["sampler"]
     kept, fresh = tmp_path / "kept.npy", tmp_path / "fresh.npy"
     command("sample", run, "--sampler", "gmm", "-n", 8, "-o", kept)
-    command("sample", run, "--sampler", "gmm", "-n", 8, "-o", fresh, "--option", "gmm.components=9")
+    command(
+        "sample", run, "--sampler", "gmm", "-n", 8, "-o", fresh, "--option", "gmm.components=9"
+    )
     assert kept.read_bytes() != fresh.read_bytes()
-    command("sample", run, "--sampler", "gmm", "-n", 8, "-o", fresh, "--option", "gmm.components=3")
+    command(
+        "sample", run, "--sampler", "gmm", "-n", 8, "-o", fresh, "--option", "gmm.components=3"
+    )
     assert kept.read_bytes() == fresh.read_bytes()
     said = command("evaluate", run, "--sampler", "gmm", "--json", "--metrics", "fd").json()
     assert said["sampler"]["components"] == 3
@@ -186,14 +190,18 @@ def test_differences_are_paired_and_unmarked_below_five_seeds(
     command: Command, tmp_path: Path
 ) -> None:
     """The second table has each variant less the first one, with no star however clear it looks."""
-    done = command("compare", "vae", "beta_vae", *SMALL, *FEW, "--seeds", 2, "--out", tmp_path / "o")
+    done = command(
+        "compare", "vae", "beta_vae", *SMALL, *FEW, "--seeds", 2, "--out", tmp_path / "o"
+    )
     assert "less vae, paired by seed ± 95 % interval" in done.out
     assert "*" not in done.out
     said = json.loads((tmp_path / "o/comparison.json").read_text())
     (pair,) = said["paired_differences"]
     assert (pair["of"], pair["less"]) == ("beta_vae", "vae")
     figures = [said["variants"][name]["figures"]["elbo"] for name in ("beta_vae", "vae")]
-    assert pair["figures"]["elbo"]["mean"] == pytest.approx(figures[0]["mean"] - figures[1]["mean"])
+    assert pair["figures"]["elbo"]["mean"] == pytest.approx(
+        figures[0]["mean"] - figures[1]["mean"]
+    )
 
 
 def test_a_failed_variant_is_a_column_and_an_exit_code(

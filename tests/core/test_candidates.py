@@ -144,7 +144,7 @@ def test_finished_runs_are_measured_as_they_are(
 ) -> None:
     """Runs that differ in their seeds alone are one model; specs beside them are trained."""
     before = {n: (p / "model.safetensors").read_bytes() for n, p in runs.items()}
-    models = {**runs, "fresh": tiny()}
+    models: dict[str, Any] = {**runs, "fresh": tiny()}
     trained: list[str] = []
     made = compare(
         models, grey, [4], tmp_path / "out", metrics=FEW, ex_post=None,
@@ -172,8 +172,8 @@ def test_runs_that_cannot_be_compared_are_refused(
     """Other data, an unfinished run, one run twice: each with the reason."""
     with pytest.raises(DataError, match="trained on other data"):
         compare({"v": runs["v4"]}, grey.flip(0), metrics=FEW)
+    shutil.copytree(runs["v4"], tmp_path / "copy")
     with pytest.raises(DataError, match="one spec with one seed"):
-        shutil.copytree(runs["v4"], tmp_path / "copy")
         compare({"v": runs["v4"], "w": tmp_path / "copy"}, grey, metrics=FEW)
     about = json.loads((runs["a4"] / "run.json").read_text())
     (runs["a4"] / "run.json").write_text(json.dumps({**about, "status": "running"}))

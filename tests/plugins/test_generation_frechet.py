@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def by_torchmetrics(x: Tensor, y: Tensor) -> float:
 @pytest.mark.parametrize(("n", "width"), [(50, 1), (40, 3), (300, 16), (500, 64)])
 @pytest.mark.parametrize("oracle", [by_scipy, by_torchmetrics])
 def test_it_is_what_others_compute(n: int, width: int, oracle: Any) -> None:
-    """scipy's matrix root and torchmetrics give the same, with different numbers of rows too."""
+    """The matrix root of scipy and torchmetrics give the same, with different numbers of rows too."""
     x, y = normal(n, width, 1, shift=0.5), normal(n + 7, width, 2)
     # Eigenvalues of a product lose what a symmetric root keeps; 1e-9 of the traces is theirs.
     assert distance(x, y) == pytest.approx(oracle(x, y), rel=1e-9)
@@ -108,11 +109,10 @@ def test_it_is_symmetric_and_zero_at_equality() -> None:
 
 def test_fewer_rows_than_features_are_exact_too() -> None:
     """With singular covariances on one line the closed form holds to rounding, not to its root."""
-    line = torch.nn.functional.one_hot(torch.tensor([0]), 40).double()
-    x, y = normal(10, 1, 1) * line, normal(10, 1, 2, shift=1.0) * line
-    apart = (x.sum(1).mean() - y.sum(1).mean()).square()
-    expected = float(apart + (x.sum(1).std() - y.sum(1).std()).square())
-    assert distance(x, y) == pytest.approx(expected, rel=1e-12)
+    line = torch.nn.functional.normalize(normal(1, 40, 0))
+    x, y = normal(10, 1, 1), normal(10, 1, 2, shift=1.0)
+    expected = float((x.mean() - y.mean()).square() + (x.std() - y.std()).square())
+    assert distance(x * line, y * line) == pytest.approx(expected, rel=1e-12)
     few = normal(20, 40, 3)
     assert distance(few, few.flip(0)) == pytest.approx(0, abs=1e-11)
 
@@ -141,7 +141,7 @@ def test_groups_part_the_rows(n: int, count: int) -> None:
     assert len(runs) == count
     if runs:
         rows = [list(range(n))[run] for run in runs]
-        assert sum(rows, []) == list(range(n))
+        assert list(chain(*rows)) == list(range(n))
         assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 

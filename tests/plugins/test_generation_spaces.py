@@ -15,7 +15,16 @@ from safetensors.torch import load as read_tensors
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from sfumato import ArtifactError, Contract, Features, Incompatible, Split, load_splits
+from sfumato import (
+    ArtifactError,
+    Contract,
+    Features,
+    Incompatible,
+    Split,
+    key,
+    load_splits,
+    permuted,
+)
 from sfumato_generation import classifiers, recipe, spaces
 from sfumato_generation.classifiers import DIGITS, MNIST, Pinned
 from sfumato_generation.spaces import Digits, Mnist, Pca
@@ -62,7 +71,7 @@ def test_many_values_are_projected_alike(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(spaces, "_WIDEST", 39)
     monkeypatch.setattr(spaces, "_ITEMS", 1)  # read only where the covariance is small enough
     few = fitted(x, 7)
-    rows = spaces.permuted(torch.arange(39), 60, spaces.key(0, "pca"))
+    rows = permuted(torch.arange(39), 60, key(0, "pca"))
     reference = PCA(7, svd_solver="full").fit(x[rows].double().numpy())
     close(few(fresh), reference.transform(fresh.double().numpy()))
     monkeypatch.setattr(spaces, "_WIDEST", 60)
@@ -111,9 +120,10 @@ def test_signs_do_not_depend_on_the_eigenvectors_found() -> None:
     [
         (torch.zeros(5, 4), Contract(shape=(4,), support="token", vocabulary=3), "tokens"),
         (torch.rand(5, 4), Contract(shape=(4,), masked=True), "missing"),
-        (torch.ones(5, 100), Contract(shape=(100,)), "all the same"),
+        (torch.full((7, 100), 0.1), Contract(shape=(100,)), "all the same"),
+        (torch.full((7, 3000), 0.1), Contract(shape=(3000,)), "all the same"),
     ],
-    ids=["tokens", "missing values", "constant items"],
+    ids=["tokens", "missing values", "constant items", "large constant items"],
 )
 def test_data_without_components_are_refused(x: Tensor, contract: Contract, said: str) -> None:
     """The refusal says why and what to do."""
@@ -148,7 +158,7 @@ def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """One bit that differs, or a file that is gone, is an ArtifactError with the next step."""
     weights = tmp_path / "weights"
     weights.mkdir()
-    monkeypatch.setattr(classifiers.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
     with pytest.raises(ArtifactError, match="cannot be read"):
         Digits()
     source = Path(str(classifiers.__file__)).parent / "weights" / "digits.safetensors"
@@ -243,16 +253,17 @@ def test_only_training_items_are_learned_from(monkeypatch: pytest.MonkeyPatch) -
     splits = recipe.load("digits", None)
     train, test = splits.seen("train"), splits.seen("test")
     seen: list[Tensor] = []
-    monkeypatch.setattr(recipe, "train", lambda _, items: seen.append(items.x) or _stop())
+
+    def stop(_: object, items: Split) -> None:
+        seen.append(items.x)
+        raise InterruptedError
+
+    monkeypatch.setattr(recipe, "train", stop)
     with pytest.raises(InterruptedError):
         recipe.main(["digits"])
     assert torch.equal(seen[0], train.x)
     closest = torch.cdist(test.x.flatten(1), seen[0].flatten(1)).min(1).values
     assert (closest > 0).all()
-
-
-def _stop() -> None:
-    raise InterruptedError
 
 
 def test_half_of_every_batch_is_binarised_fairly() -> None:
@@ -265,11 +276,15 @@ def test_half_of_every_batch_is_binarised_fairly() -> None:
     assert ((drawn == 0) | (drawn == 1)).all()
     deviation = math.sqrt(0.3 * 0.7 / drawn.numel())
     assert abs(float(drawn.mean()) - 0.3) < 5 * deviation
-    assert all((batch[32:] == 0.3).all() for batch, _ in ((b.float(), label) for b, label in batches))
+    assert all(
+        (batch[32:] == 0.3).all() for batch, _ in ((b.float(), label) for b, label in batches)
+    )
     assert not torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[10])
     labels = [label for _, label in batches]
-    assert torch.equal(torch.cat(labels[:10]).sort().values, torch.arange(640).remainder(10).sort().values)
+    assert torch.equal(
+        torch.cat(labels[:10]).sort().values, torch.arange(640).remainder(10).sort().values
+    )
     assert not torch.equal(labels[0], labels[10])
 
 
@@ -289,7 +304,9 @@ def test_the_command_refuses_what_it_cannot_do(given: list[str], capsys: Any) ->
 
 
 @pytest.mark.slow
-def test_the_recipe_of_mnist_makes_what_is_shipped(shared: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_recipe_of_mnist_makes_what_is_shipped(
+    shared: Path, tmp_path: Path, capsys: Any
+) -> None:
     """Run anew on MNIST it has the accuracy that is stated, within that of another CPU's rounding."""
     recipe.main(["mnist", "--folder", str(shared / "mnist"), "-o", str(tmp_path)])
     grey, binary = accuracies(capsys.readouterr().out)

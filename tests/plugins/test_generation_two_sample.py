@@ -76,5 +76,5 @@ def test_a_missing_package_is_told_before_anything_is_measured(
         raise MissingExtraError(f"{module} {extra} {what}")
 
     monkeypatch.setattr(two_sample, "import_extra", refuse)
-    with pytest.raises(MissingExtraError, match="sklearn.linear_model metrics metric c2st"):
+    with pytest.raises(MissingExtraError, match=r"sklearn\.linear_model metrics metric c2st"):
         c2st()

@@ -138,6 +138,9 @@ def test_bits_of_levels_warn_that_they_are_no_probability() -> None:
     assert "6,000 of the values take only 256 levels" in str(of_levels(x))
     assert of_levels(x + noise / 256) is None
     assert of_levels(levels(20, 256)) is None, "too few values to tell"
+    wide = torch.arange(30_000, dtype=torch.float64).view(5_000, *SHAPE)
+    assert of_levels(wide % 2_100) is None
+    assert "20,000 of the values take only 1,900 levels" in str(of_levels(wide % 1_900))
 
 
 def test_levels_are_found_place_by_place_where_scales_differ() -> None:
@@ -151,6 +154,9 @@ def test_levels_are_found_place_by_place_where_scales_differ() -> None:
 def test_levels_are_those_of_values_that_are_not_missing() -> None:
     """Many missing values are no level, and bytes among them still are."""
     mask = (normal_items(1000) > 1).double()
+    some = torch.ones(4000, *SHAPE, dtype=torch.float64)
+    some[:3990] = 0
+    assert of_levels(normal_items(4000), some) is None, "none is looked at"
     assert of_levels(normal_items(1000) * mask, mask) is None
     said = of_levels(levels(1000, 8) * mask, mask)
     assert said is not None

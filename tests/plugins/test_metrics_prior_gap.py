@@ -83,7 +83,7 @@ def copying(prior: str = "standard_normal", condition_dim: int = 0) -> Model:
     with torch.no_grad():
         for name, weight in built.named_parameters():
             if name.startswith("posterior"):
-                weight.copy_(torch.eye(3) if weight.dim() > 1 else torch.zeros(3))
+                weight.copy_(torch.eye(*weight.shape) if weight.dim() > 1 else torch.zeros(3))
     return built
 
 
@@ -179,7 +179,8 @@ def test_errors_are_those_over_clouds() -> None:
     for name, pairs in found.items():
         deviation = np.std([v for v, _ in pairs], ddof=1)
         errors = np.array([e for _, e in pairs if e is not None])
-        # A deviation from 150 values is good to 6 %, a variance of 20 groups to 1/√38 = 16 %, on average to 2 %.
+        # A deviation from 150 values is good to 6 %, the average of 150 errors to 1/√(150 · 38) = 1 %;
+        # a jackknife is too large by its second order.
         assert np.sqrt((errors**2).mean()) == pytest.approx(deviation, rel=0.25), name
 
 
@@ -250,11 +251,9 @@ def test_chance_is_what_draws_of_the_prior_show(n: int) -> None:
         float(found[name].definition.rpartition("about ")[2])
         for name in ("posterior_mean_norm", "posterior_covariance_gap")
     ]
-    # Of 150 mean squares of 3 and of 9 values; and one digit is told, good to half of the first one.
-    assert told[0] == pytest.approx(means, rel=0.1 + 0.33)
-    assert told[1] == pytest.approx(gaps, rel=0.1 + 0.33)
-    assert math.sqrt(1 / n) == pytest.approx(means, rel=0.1)
-    assert math.sqrt(4 / (n - 1)) == pytest.approx(gaps, rel=0.1)
+    # Mean squares over 150 clouds of 3 and of 6 values each are good to 7 %; two digits are told.
+    assert told[0] == pytest.approx(means, rel=0.12)
+    assert told[1] == pytest.approx(gaps, rel=0.12)
 
 
 def test_items_are_compared_with_priors_of_their_own_condition() -> None:
@@ -278,8 +277,10 @@ def test_codes_away_from_the_prior_warn() -> None:
     assert "sfumato list sampler" in str(far.warning)
     near = aggregate_posterior()(Subject(copying(), Split(normal(200))))["prior_mmd"]
     assert near.warning is None
-    double = aggregate_posterior()(Subject(copying(), Split(2 * normal(2000))))["prior_mmd"]
-    assert value(double) > prior_gap.APART
+    for stretch, warns in ((1.5, False), (2.5, True)):
+        x = stretch * normal(2000)
+        wide = aggregate_posterior()(Subject(copying(), Split(x)))["prior_mmd"]
+        assert (wide.warning is not None) == warns
 
 
 def test_an_option_limits_the_codes() -> None:

@@ -17,7 +17,6 @@ import torch
 from sfumato import Comparison, Contract, Figure, Pictures, Variant, VariantRun
 from sfumato_report import html
 from sfumato_report.curves import terms
-from sfumato_report.curves import terms
 from sfumato_report.findings import findings
 from sfumato_report.page import data_block
 from sfumato_report.ranking import ranking
@@ -205,7 +204,10 @@ def test_lowest_reconstruction_wins() -> None:
         text = said(comparison(*variants), "Reconstruction")
         assert text.startswith("first reconstructs the test items best: 10.10 nats per item")
         assert "Next is second with 14.10 (14.00 to 14.20)" in text
-        assert "Paired by seed the difference is \u22124.00 (95 % interval \u22124.00 to \u22124.00)" in text
+        assert (
+            "Paired by seed the difference is \u22124.00 (95 % interval \u22124.00 to \u22124.00)"
+            in text
+        )
         assert "fewer than five seeds settle no order" in text
 
 
@@ -322,6 +324,7 @@ def test_column_of_a_sampler_repeats_no_warning_and_no_curve() -> None:
     other = replace(first, name="first+gmm", trained_as="first", sampler={"type": "gmm"})
     made = comparison(first, other)
     assert said(made, "Collapse") == "first (seed 0): the posterior has collapsed"
+    assert said(made, "ELBO").startswith("On the test items the ELBO of first is"), "no rival"
     series = [s for t in terms(made) for chart in t.charts for s in chart.data["series"]]
     assert {s["variant"] for s in series} == {0}
     page = Page(render(made)).text
@@ -346,10 +349,11 @@ def test_real_data_stand_beside_generated_ones() -> None:
     """What real data reach is in the row of a figure that has it."""
     runs = variational().runs
     distance = Figure(3.0, "squared feature units", "lower", floor=0.5, definition="d", source="s")
-    one = replace(variational(), runs=tuple(
-        replace(run, figures={**run.figures, "fd_pca": distance}) for run in runs
-    ))
-    row = next(r for r in metrics(comparison(one)).rows if r.title == "fd pca")
+    one = replace(
+        variational(),
+        runs=tuple(replace(run, figures={**run.figures, "fd_pca": distance}) for run in runs),
+    )
+    row = next(r for r in metrics(comparison(one)).rows if r.title == "FD (pca)")
     assert row.floor == "0.5000"
     assert row.definition == "d (s)"
     assert "real data: 0.5000" in Page(render(comparison(one))).text

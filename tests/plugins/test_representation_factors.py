@@ -23,6 +23,7 @@ from sfumato_representation.information import mig, modularity
 from sfumato_representation.intervention import factor_vae
 from sfumato_representation.jackknife import groups_of, standard_error
 from sfumato_representation.prediction import dci, sap
+from sfumato_representation.single_codes import balanced_accuracy, halves_of
 
 Array = np.ndarray[Any, Any]
 SIZES = (3, 4, 5)
@@ -86,10 +87,10 @@ def noisy(factors: Array, extra: int = 2, noise: float = 0.6, seed: int = 1) -> 
 
 def test_codes_that_are_the_factors_score_one() -> None:
     """One code a factor: exactly 1 on a balanced grid, but for what chance adds to a held-out accuracy."""
-    factors = grid(50)
+    factors = grid(30)
     found = values(subject(factors, factors, NAMED))
-    # Of 3,000 items, by chance alone another code tells of three classes to about 1/sqrt(3000).
-    assert found.pop("sap") == pytest.approx(1, abs=0.05)
+    # Of 1,800 items, by chance alone another code tells of three classes to about 1/sqrt(1800).
+    assert found.pop("sap") == pytest.approx(1, abs=0.07)
     assert found == pytest.approx(dict.fromkeys(found, 1.0), abs=1e-9)
     ordered = values(subject(factors, factors))
     assert ordered["sap"] == pytest.approx(1, abs=1e-9)
@@ -146,7 +147,7 @@ def test_scores_do_not_depend_on_order_sign_and_scale_of_codes() -> None:
     """Codes permuted, turned round, stretched and moved score the same; forests break ties otherwise."""
     factors = grid()
     codes = noisy(factors)
-    changed = codes[:, [3, 0, 4, 2, 1]] * np.array([-2.0, 0.01, 5.0, -1.0, 100.0]) + 7
+    changed = codes[:, [3, 0, 4, 2, 1]] * np.array([-2.0, 0.01, 5.0, -1.0, 100.0]) + 1e6
     before, after = (values(subject(c, factors, NAMED)) for c in (codes, changed))
     for name, value in before.items():
         loose = 0.02 if name.startswith("dci") else 1e-9
@@ -158,8 +159,8 @@ def test_a_constant_factor_is_left_out() -> None:
     """A factor that does not vary changes no figure."""
     factors = grid()
     codes = noisy(factors)
-    with_constant = np.insert(factors, 1, 7, 1)
-    named = (NAMED[0], Factor(name="colour"), *NAMED[1:])
+    with_constant = np.insert(factors, 0, 7, 1)
+    named = (Factor(name="colour"), *NAMED)
     before, after = (
         figures(subject(codes, factors, NAMED)),
         figures(subject(codes, with_constant, named)),
@@ -231,7 +232,7 @@ def test_sap_of_an_unordered_factor_is_by_scikit_learns_accuracy() -> None:
     codes = noisy(factors)
     made = subject(codes, factors[:, :1], NAMED[:1])
     classes = factors[:, 0]
-    halves = prediction._halves(made, classes)
+    halves = halves_of(made, classes)
     assert np.bincount(classes[halves]).tolist() == [300, 300, 300]
     scaled = (codes - codes.mean(0)) / codes.std(0)
     scores = []
@@ -252,7 +253,7 @@ def test_balanced_accuracy_is_scikit_learns_where_classes_are_rare() -> None:
     classes = random.choice(4, 500, p=[0.7, 0.2, 0.06, 0.04])
     predicted = np.where(random.random(500) < 0.6, classes, random.integers(0, 4, 500))
     groups = random.integers(0, 5, 500)
-    found = prediction._balanced_accuracy(predicted, classes, groups)
+    found = balanced_accuracy(predicted, classes, groups)
     sides = [np.full(500, True), *(groups != g for g in range(5))]
     expected = [balanced_accuracy_score(classes[s], predicted[s], adjusted=True) for s in sides]
     assert found == pytest.approx(expected, rel=1e-12)
@@ -392,7 +393,7 @@ def test_standard_errors_are_the_spread_over_data_sets(name: str) -> None:
 def test_the_error_of_forests_is_not_below_the_spread_over_data_sets() -> None:
     """Forests draw anew without each group, so that with five groups the error is on the large side."""
     found = []
-    for seed in range(15):
+    for seed in range(12):
         random = np.random.default_rng(seed)
         factors = np.stack([random.integers(0, k, 300) for k in SIZES], 1)
         codes = noisy(factors, extra=1, seed=1000 + seed)
@@ -477,8 +478,8 @@ def test_classes_have_equally_many_items_and_keep_equal_values_together() -> Non
     assert np.bincount(classes).tolist() == [50] * 20
     values = np.repeat(np.arange(150.0), random.integers(1, 30, 150))
     classes = classes_of(values, ordered)
-    assert all(len(np.unique(classes[values == v])) == 1 for v in range(150))
-    assert (np.diff(classes) >= 0).all()
+    ranks = (stats.rankdata(values) - 0.5) / len(values)
+    assert classes.tolist() == np.unique((20 * ranks).astype(int), return_inverse=True)[1].tolist()
     kept = classes_of(np.tile([-2.5, 0.0, 9.0], 10), ordered)
     assert kept.tolist() == [0, 1, 2] * 10
     lumped = np.concatenate([np.zeros(7800), random.random(200)])

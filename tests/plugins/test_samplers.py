@@ -60,11 +60,12 @@ def three(n: int = 3000, seed: int = 0) -> Tensor:
     """Points of three normals with full covariances, in the plane."""
     random = np.random.default_rng(seed)
     parts = []
-    for mean, covariance in (
+    normals: tuple[tuple[list[float], list[list[float]]], ...] = (
         ([0, 0], [[1, 0.8], [0.8, 1]]),
         ([6, 0], [[0.2, 0], [0, 2]]),
         ([0, 6], [[1, -0.5], [-0.5, 0.5]]),
-    ):
+    )
+    for mean, covariance in normals:
         parts.append(random.multivariate_normal(mean, covariance, n // 3))
     return torch.tensor(np.concatenate(parts))
 
@@ -72,11 +73,12 @@ def three(n: int = 3000, seed: int = 0) -> Tensor:
 def log_density(sampler: Any, z: Tensor) -> Tensor:
     """The log-density of a fitted mixture."""
     normals = MultivariateNormal(sampler.means, scale_tril=sampler.factors)
-    return (normals.log_prob(z[:, None]) + sampler.weights.log()).logsumexp(1)
+    joint: Tensor = normals.log_prob(z[:, None]) + sampler.weights.log()
+    return joint.logsumexp(1)
 
 
 def test_mixture_is_that_of_expectation_maximisation(given: Callable[..., Any]) -> None:
-    """Its likelihood of fresh codes is scikit-learn's own best, within the standard error of the difference."""
+    """Its likelihood of fresh codes is scikit-learn's own best, within the difference's standard error."""
     model, split = given(three())
     sampler: Any = sfumato.fit_sampler(model, split, {"type": "gmm", "components": 3})
     fresh = three(seed=1)

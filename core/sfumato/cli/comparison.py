@@ -161,7 +161,10 @@ def _sources(models: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]
             continue
         order.append(base)
         wanted.setdefault(base, []).extend([sampler] if sampler else [])
-    names = unique_names([_name(model) for model in order])
+    brief = [_name(model) for model in order]
+    # Two runs called "vae" are told apart by their paths.
+    named = [n if brief.count(n) == 1 else m for n, m in zip(brief, order, strict=True)]
+    names = unique_names(named)
     sources = dict(zip(names, order, strict=True))
     return sources, {name: wanted[model] for name, model in sources.items() if wanted[model]}
 

@@ -123,9 +123,11 @@ def print_json(value: Any) -> None:
 
 
 def number(value: float | None) -> str:
-    """A figure for people: four significant digits, at most six decimals."""
+    """A figure for people: four significant digits, at most six decimals; a whole number as it is."""
     if value is None:
         return "not defined"
+    if value == int(value):
+        return _fixed(value, 0)
     size = math.floor(math.log10(abs(value))) if value else 0
     return _fixed(value, 3 - size)
 

@@ -72,6 +72,8 @@ def _difference(difference: Difference | None) -> str:
     if difference is None:
         return "–"
     interval = difference.interval
+    if difference.mean == 0 and (interval is None or interval.half == 0):
+        return "0"
     said = with_error(difference.mean, None if interval is None else interval.half)
     sign = "" if said.startswith("−") else "+"
     return f"{sign}{said}{'*' if difference.marked else ''}"
