@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from sfumato.pictures import picture_grid as picture_grid
     from sfumato.randomness import key as key
     from sfumato.randomness import keyed_generator as keyed_generator
+    from sfumato.randomness import keyed_global as keyed_global
     from sfumato.randomness import permuted as permuted
     from sfumato.registry import register as register
     from sfumato.resolve import load_spec as load_spec
@@ -103,7 +104,7 @@ _NAMES = {
     "model": "Model",
     "passes": "Loss LossOut Pass",
     "pictures": "picture_grid",
-    "randomness": "key permuted keyed_generator",
+    "randomness": "key keyed_generator keyed_global permuted",
     "registry": "register",
     "resolve": "load_spec",
     "figures": "Difference Figure Summary",

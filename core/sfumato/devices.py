@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -50,10 +50,24 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one CPU thread in a block, and as many as before after it."""
+    """Let torch and scikit-learn use one CPU thread in a block, and as many as before after it.
+
+    With several threads, sums come out differently from run to run.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with _one_thread_in_pools():
+            yield
     finally:
         torch.set_num_threads(before)
+
+
+def _one_thread_in_pools() -> AbstractContextManager[object]:
+    """One thread for BLAS and OpenMP, where scikit-learn is installed and so may use more."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:  # it comes with scikit-learn
+        return nullcontext()
+    limits: AbstractContextManager[object] = threadpool_limits(1)
+    return limits

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato.data import Split
+from sfumato.devices import one_thread
 from sfumato.errors import PluginError
 from sfumato.interfaces import Sampler, takes_context
 from sfumato.model import Model
@@ -45,7 +46,8 @@ def fit_sampler(
     config = resolve_part("sampler", sampler, "/sampler", parts)
     with model.evaluating(), torch.no_grad(), keyed_global(model.device, seed, "fit_sampler"):
         made = made_sampler(model, config, parts)
-        made.fit(model, split, seed)
+        with one_thread():  # so that a seed means the same fit again
+            made.fit(model, split, seed)
     made.about = {"sampler": config.model_dump(mode="json"), "items": len(split), "seed": seed}
     return made.to(model.device).eval()
 

@@ -14,7 +14,7 @@ from sfumato.errors import DataError
 from sfumato.inputs import check_positive
 from sfumato.interfaces import Code, Features, Sampler, Scope
 from sfumato.model import Model
-from sfumato.randomness import key, permuted
+from sfumato.randomness import key, keyed_global, permuted
 
 T = TypeVar("T")
 Of = Literal["split", "train", "generated"]
@@ -122,7 +122,12 @@ class Subject:
     @torch.no_grad()
     def drawn(self, of: Literal["split", "train"] = "split") -> Tensor:
         """One draw of every item's code, ``(n, *Z)``: of a point, itself."""
-        make = lambda: torch.cat([c.rsample()[0][0].detach() for c in self.codes(of)])  # noqa: E731
+
+        def make() -> Tensor:
+            # Posteriors that take no noise from outside draw from the global generator.
+            with keyed_global(self.model.device, self.seed, "drawn"):
+                return torch.cat([c.rsample()[0][0].detach() for c in self.codes(of)])
+
         return self.once(("drawn", of), make)
 
     def rows(self, of: Literal["split", "train"], n: int) -> Tensor:

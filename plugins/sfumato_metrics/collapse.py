@@ -11,23 +11,20 @@ FEW = 0.1
 _FAR = 1.0
 
 
-def warn_of_collapse(
-    model: Model, kl: float, active: int | None = None, units: int = 0
-) -> str | None:
+def warn_of_collapse(model: Model, kl: float, active: int, units: int) -> str | None:
     """A sentence, with advice, if codes say nothing of their items, or few of their units do.
 
     Args:
         model: The model.
         kl: Divergence of its codes, nats an item.
-        active: How many units are active; None if that is not asked.
+        active: How many units are active.
         units: Of how many.
     """
-    few = active is not None and active < FEW * units
+    few = active < FEW * units
     if not (few or kl < SILENT):
         return None
-    told = f"{kl:.2g} nats per item"
-    if active is not None:
-        told = f"{active} of {units} units {'is' if active == 1 else 'are'} active (KL {told})"
+    verb = "is" if active == 1 else "are"
+    told = f"{active} of {units} units {verb} active (KL {kl:.2g} nats per item)"
     if active == 0 and kl >= _FAR:
         return (
             f"{told}: means of q(z|x) hardly differ between items, but q(z|x) differs from the prior. "

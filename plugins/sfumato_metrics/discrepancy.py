@@ -81,38 +81,73 @@ def _kernel_sums(a: Tensor, b: Tensor, groups: Sequence[slice], scale: float) ->
     return sums
 
 
-def mean_gap(codes: Tensor) -> tuple[float, float | None]:
-    r"""Root mean square of the means of ``(n, d)`` codes, with its standard error.
+def mean_gap(codes: Tensor, prior: Tensor | None = None) -> tuple[float, float | None]:
+    r"""Root mean square of the means of ``(n, d)`` codes, less what sampling adds, with its error.
 
-    .. math:: \lVert \bar u \rVert / \sqrt d
-
-    Args:
-        codes: Scaled so that every dimension of the prior has mean 0 and variance 1.
-    """
-    groups, root = groups_of(len(codes)), math.sqrt(codes.shape[1])
-    sums = torch.stack([codes[g].sum(0) for g in groups])
-    sizes = [g.stop - g.start for g in groups]
-
-    def norm(kept: Sequence[int]) -> float:
-        return float((sums[list(kept)].sum(0) / sum(sizes[g] for g in kept)).norm()) / root
-
-    return jackknifed(norm, len(groups))
-
-
-def covariance_gap(codes: Tensor, prior: Tensor) -> tuple[float, float | None]:
-    r"""Distance of the covariance of ``(n, d)`` codes from that of a prior, with its standard error.
-
-    .. math:: \lVert S_u - R \rVert_F / \sqrt d
+    .. math:: \bigl(\lVert \bar u \rVert^2 - \operatorname{tr} S_u / n\bigr)^{1/2} / \sqrt d
 
     Args:
-        codes: ``u``.
-        prior: ``R``, ``(d, d)``.
+        codes: ``u``, scaled so that every dimension of the prior has mean 0 and variance 1.
+        prior: As many draws of the prior, likewise, where its mean is only known from them.
     """
-    groups, root = groups_of(len(codes)), math.sqrt(codes.shape[1])
 
-    def gap(kept: Sequence[int]) -> float:
-        some = torch.cat([codes[groups[g]] for g in kept])
-        some = some - some.mean(0)
-        return float((some.T @ some / (len(some) - 1) - prior).norm()) / root
+    def square(u: Tensor, p: Tensor | None) -> float:
+        (mean, noise), (aim, added) = _mean(u), (0.0, 0.0) if p is None else _mean(p)
+        return float((mean - aim).square().sum()) - noise - added
 
-    return jackknifed(gap, len(groups))
+    return _rooted_mean(square, codes, prior)
+
+
+def covariance_gap(codes: Tensor, prior: Tensor | None = None) -> tuple[float, float | None]:
+    r"""Distance of the covariance of ``(n, d)`` codes from a prior's, less what sampling adds, and its error.
+
+    .. math::
+        \bigl(\lVert S_u - R \rVert_F^2
+          - \tfrac{1}{n - 1} \operatorname{Var}[(u - \bar u)(u - \bar u)^T]\bigr)^{1/2} / \sqrt d
+
+    Args:
+        codes: ``u``, scaled so that every dimension of the prior has mean 0 and variance 1.
+        prior: As many draws of the prior, likewise, with covariance ``R``; None: ``R`` is the identity.
+    """
+    one = torch.eye(codes.shape[1]).to(codes)
+
+    def square(u: Tensor, p: Tensor | None) -> float:
+        (found, noise), (aim, added) = _covariance(u), (one, 0.0) if p is None else _covariance(p)
+        return float((found - aim).square().sum()) - noise - added
+
+    return _rooted_mean(square, codes, prior)
+
+
+def _rooted_mean(
+    square: Callable[[Tensor, Tensor | None], float], codes: Tensor, prior: Tensor | None
+) -> tuple[float, float | None]:
+    groups = groups_of(len(codes))
+
+    def estimate(kept: Sequence[int]) -> float:
+        u = torch.cat([codes[groups[g]] for g in kept])
+        p = None if prior is None else torch.cat([prior[groups[g]] for g in kept])
+        return square(u, p) / codes.shape[1]
+
+    return rooted(*jackknifed(estimate, len(groups)))
+
+
+def _mean(rows: Tensor) -> tuple[Tensor, float]:
+    """Mean, and expected squared norm of its error."""
+    return rows.mean(0), float(rows.var(0).sum()) / len(rows)
+
+
+def _covariance(rows: Tensor) -> tuple[Tensor, float]:
+    """Covariance, and expected squared norm of its error."""
+    n, centred = len(rows), rows - rows.mean(0)
+    mean = centred.T @ centred / n
+    fourth = float(centred.square().sum(1).square().mean())
+    return mean * n / (n - 1), (fourth - float(mean.square().sum())) / (n - 1)
+
+
+def rooted(square: float, error: float | None) -> tuple[float, float | None]:
+    """Root of a square that may by chance be below 0, with the error of one from that of the other.
+
+    Where the square is far above its error this is the usual half of their ratio, over the root.
+    """
+    value = math.sqrt(max(square, 0.0))
+    return value, None if error is None else math.sqrt(value**2 + error) - value

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from sfumato import Scope, Split, Subject, key, keyed_generator
+from sfumato import Scope, Split, Subject, keyed_generator, keyed_global
 from sfumato_metrics.figures import Undefined
 
 _ROWS = 1024
@@ -25,7 +25,6 @@ class Draws:
         z: ``(n, *Z)``.
         log_q: ``log q(z|x)``, ``(n,)``.
         log_p: ``log p(z)``, ``(n,)``.
-        kl: ``KL(q(z|x) ‖ p(z))``, ``(n,)``, in closed form where there is one.
         q: ``q(z|x)`` in runs of some items, as far as it has a closed form.
         p: ``p(z)`` for the items of each run.
     """
@@ -33,7 +32,6 @@ class Draws:
     z: Tensor
     log_q: Tensor
     log_p: Tensor
-    kl: Tensor
     q: tuple[Distribution | None, ...]
     p: tuple[Distribution, ...]
 
@@ -61,12 +59,10 @@ def _drawn(subject: Subject, split: Split) -> Draws:
         with drawing(subject, first):
             # Within the block: a pass computes its terms when they are asked for.
             pass_ = model.run(noisy(chunk, subject, first), 1)
-            terms = (pass_.z[0], pass_.log_q[0], pass_.log_p[0], pass_.kl())
+            terms = (pass_.z[0], pass_.log_q[0], pass_.log_p[0])
             found.append((terms, pass_.q_z.dist, pass_.p_z))
-    z, log_q, log_p, kl = (
-        torch.cat(column) for column in zip(*(f[0] for f in found), strict=True)
-    )
-    return Draws(z, log_q, log_p, kl, tuple(f[1] for f in found), tuple(f[2] for f in found))
+    z, log_q, log_p = (torch.cat(column) for column in zip(*(f[0] for f in found), strict=True))
+    return Draws(z, log_q, log_p, tuple(f[1] for f in found), tuple(f[2] for f in found))
 
 
 def noisy(scope: Scope, subject: Subject, first: int) -> Scope:
@@ -104,12 +100,11 @@ def drawing(subject: Subject, *steps: int, purpose: str = "items") -> Iterator[N
 
     Distributions take no generator of their own.
     """
-    device, number = subject.model.device, key(subject.seed, f"{_PURPOSE}.{purpose}", *steps)
-    accelerators = [device] if device.type == "cuda" else []
-    with subject.model.evaluating(), torch.random.fork_rng(devices=accelerators):
-        torch.default_generator.manual_seed(number)
-        if accelerators:
-            torch.cuda.manual_seed(number)
+    model = subject.model
+    with (
+        model.evaluating(),
+        keyed_global(model.device, subject.seed, f"{_PURPOSE}.{purpose}", *steps),
+    ):
         yield
 
 

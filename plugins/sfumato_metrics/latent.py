@@ -124,7 +124,7 @@ def active_units(*, threshold: Annotated[float, Field(ge=0)] = 0.01) -> Measure:
         active = int((variances > threshold).sum())
         warning = None
         if subject.model.plan.has_density:
-            kl = float(drawn(subject).kl.double().mean())
+            kl = float(subject.terms()["kl"].double().mean())
             warning = warn_of_collapse(subject.model, kl, active, len(variances))
         each = tuple(variances.tolist())
         return {"active_units": replace(blank, value=float(active), each=each, warning=warning)}

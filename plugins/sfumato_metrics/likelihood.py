@@ -20,7 +20,6 @@ from pydantic import Field
 from torch import Tensor
 
 from sfumato import Figure, NoDensityError, Subject
-from sfumato_metrics.collapse import warn_of_collapse
 from sfumato_metrics.figures import Undefined, over_items, without_value
 from sfumato_metrics.raw_values import bits_of, warn_of_levels
 
@@ -127,11 +126,7 @@ def elbo() -> Measure:
         terms = subject.terms()
         if "elbo" not in terms:
             return without_value({"elbo": _ELBO, "kl": _KL}, _POINT)
-        warning = warn_of_collapse(subject.model, float(terms["kl"].double().mean()))
-        return {
-            "elbo": over_items(_ELBO, terms["elbo"]),
-            "kl": over_items(_KL, terms["kl"], warning=warning),
-        }
+        return {"elbo": over_items(_ELBO, terms["elbo"]), "kl": over_items(_KL, terms["kl"])}
 
     return measure
 

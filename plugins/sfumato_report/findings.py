@@ -101,7 +101,8 @@ def _verdict(found: Ranking, decimals: int) -> str:
     if difference is None or difference.interval is None:
         return f"The gap is {gap}; one seed cannot tell how much of it is chance."
     low, high = (number(end, decimals) for end in difference.interval.to_json())
-    said = f"Paired by seed the difference is {number(difference.mean, decimals)} (95 % interval {low} to {high})"
+    mean = number(difference.mean, decimals)
+    said = f"Paired by seed the difference is {mean} (95 % interval {low} to {high})"
     return {
         "few": f"{said}; fewer than five seeds settle no order.",
         "settled": f"{said}, which excludes 0.",

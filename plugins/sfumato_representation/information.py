@@ -32,7 +32,7 @@ from sfumato_representation.jackknife import GROUPS, groups_of, standard_error
 
 Bins = Annotated[int, Field(ge=2, le=1000, description="Bins that every code is cut into.")]
 
-_SHUFFLES, _DEVIATIONS = 20, 5
+_SHUFFLES, _DEVIATIONS, _BY_CHANCE = 20, 5, 0.05
 _ERROR = f"error over items, by the jackknife over {GROUPS} groups"
 _MIG = (
     "gap between the two codes that tell most of a factor, in mutual information by the factor's "
@@ -84,6 +84,7 @@ def _mig(subject: Subject, bins: int) -> Fields:
         "value": float(gaps[0].mean()),
         "standard_error": standard_error(gaps[1:].mean(1)),
         "each": tuple(gaps[0].tolist()),
+        "warning": _few_items(found, entropies[0], bins),
     }
 
 
@@ -119,7 +120,7 @@ def modularity(*, bins: Bins = 20) -> Measure:
 def _modularity(subject: Subject, bins: int) -> Fields:
     found = known(subject)
     found.need_two_factors()
-    told, _ = _told(subject, found, bins)
+    told, entropies = _told(subject, found, bins)
     telling = (told[0] > _by_chance(subject, found, bins)).any(1)
     if not telling.any():
         msg = "no code tells more of a factor than of shuffled items"
@@ -128,7 +129,11 @@ def _modularity(subject: Subject, bins: int) -> Fields:
     first = squared.max(2)
     others = (squared.sum(2) - first) / (squared.shape[2] - 1)
     modular = (1 - _ratio(others, first)).mean(1)
-    return {"value": float(modular[0]), "standard_error": standard_error(modular[1:])}
+    return {
+        "value": float(modular[0]),
+        "standard_error": standard_error(modular[1:]),
+        "warning": _few_items(found, entropies[0], bins),
+    }
 
 
 def _told(subject: Subject, found: Known, bins: int) -> tuple[Array, Array]:
@@ -150,6 +155,18 @@ def _leaving_groups_out(subject: Subject, found: Known, bins: int) -> tuple[Arra
         told[:, i, j] = mutual_information(counts)
         entropies[:, j] = entropy(counts.sum(1))
     return told, entropies
+
+
+def _few_items(found: Known, entropies: Array, bins: int) -> str | None:
+    """A warning where codes that tell nothing seem to tell much."""
+    n, values = len(found.codes), found.classes.max(0) + 1
+    share = float(((bins - 1) * (values - 1) / (2 * n * entropies)).mean())
+    if share <= _BY_CHANCE:
+        return None
+    return (
+        f"with {n} items in {bins} bins, a code that tells nothing seems to tell {100 * share:.0f} % of "
+        "a factor: take more items or fewer bins"
+    )
 
 
 def _by_chance(subject: Subject, found: Known, bins: int) -> Array:

@@ -126,6 +126,25 @@ def test_draws_of_codes_do_not_depend_on_batches(
     assert not Subject(model, Split(grey), seed=1).drawn().equal(whole)
 
 
+def test_draws_that_take_no_noise_are_keyed_too(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A posterior other than the normal draws the same again, and leaves the global generator alone."""
+
+    def laplace(_: Model, scope: sfumato.Scope) -> sfumato.Code:
+        assert scope.x is not None
+        centre = torch.zeros(len(scope.x), 2)
+        dist = torch.distributions.Laplace(centre, centre + 1)
+        return sfumato.Density(torch.distributions.Independent(dist, 1), scope)
+
+    monkeypatch.setattr(Model, "infer", laplace)
+    before = torch.random.get_rng_state()
+    drawn = subject.drawn()
+    assert before.equal(torch.random.get_rng_state())
+    torch.rand(3)
+    assert drawn.equal(Subject(subject.model, subject.split).drawn())
+
+
 def test_a_sampler_changes_what_is_generated_and_nothing_else(subject: Subject) -> None:
     """Codes and terms stay the same objects; generated data differ, and come back with the prior."""
     fitted = sfumato.fit_sampler(subject.model, subject.items("train"), "aggregate_posterior")

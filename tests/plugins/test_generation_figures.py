@@ -300,6 +300,18 @@ def test_generated_items_that_are_not_finite(make: Make, bad: float) -> None:
 
 
 @pytest.mark.parametrize("make", ANY_SHAPE)
+def test_features_whose_cubes_would_overflow(make: Make) -> None:
+    """Features of a space in double precision that are beyond single precision are not finite either."""
+
+    class Huge(Turned):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).double() * 1e60
+
+    figures = make(features=Huge())(planted(rows(20, 1), rows(20, 2), rows(30, 3)))
+    assert all("not finite" in str(found.undefined) for found in figures.values())
+
+
+@pytest.mark.parametrize("make", ANY_SHAPE)
 @pytest.mark.parametrize("items", [torch.zeros(20, WIDTH), torch.eye(2)[torch.arange(20) % 2]])
 def test_degenerate_data_raise_nothing(make: Make, items: Tensor) -> None:
     """Constant items, and items of two values only, have figures or reasons."""

@@ -18,6 +18,7 @@ from sfumato.data import Contract
 from sfumato.figures import Figure
 
 SHAPE = (2, 3)
+MEANS = ("reconstruction", "elbo", "nll")
 ITEMS = 1100  # more than are evaluated at once
 
 
@@ -97,7 +98,7 @@ def test_figures_are_means_with_their_standard_errors(
     model: Model, x: Tensor, splits: Splits
 ) -> None:
     """Every figure is the mean over items, with standard error s/√n, s with n − 1 (SciPy's sem)."""
-    figures = sfumato.evaluate(model, splits, seed=3).figures
+    figures = sfumato.evaluate(model, splits, metrics=MEANS, seed=3).figures
     terms = model.terms(x, seed=3)
     per_item = {
         "reconstruction": terms["reconstruction"],
@@ -106,7 +107,7 @@ def test_figures_are_means_with_their_standard_errors(
         "nll": -model.log_prob(x, samples=100, seed=3),
         "mse": (model.reconstruct(x) - x).square().mean((1, 2)),
     }
-    assert set(figures) == set(per_item)
+    assert set(figures) == {*per_item, "ess"}
     for name, values in per_item.items():
         found = figures[name]
         assert found.undefined is None
@@ -116,7 +117,7 @@ def test_figures_are_means_with_their_standard_errors(
 
 def test_directions_and_units_are_stated(model: Model, splits: Splits) -> None:
     """A density is better when higher, a loss when lower, and a rate is neither."""
-    figures = sfumato.evaluate(model, splits).figures
+    figures = sfumato.evaluate(model, splits, metrics=MEANS).figures
     better = {name: figure.better for name, figure in figures.items()}
     assert better == {
         "reconstruction": "lower",
@@ -124,9 +125,11 @@ def test_directions_and_units_are_stated(model: Model, splits: Splits) -> None:
         "elbo": "higher",
         "kl": None,
         "nll": "lower",
+        "ess": "higher",
     }
-    assert {f.unit for n, f in figures.items() if n != "mse"} == {"nats per item"}
-    assert all(figure.definition for figure in figures.values())
+    nats = {f.unit for n, f in figures.items() if n not in ("mse", "ess")}
+    assert nats == {"nats per item"}
+    assert all(figure.definition and figure.source for figure in figures.values())
 
 
 def test_mse_counts_visible_values_alone(model: Model, x: Tensor) -> None:
