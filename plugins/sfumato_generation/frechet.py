@@ -1,7 +1,7 @@
 r"""The Fréchet distance between normals that are fitted to features of generated and of real items.
 
 .. math::
-    \lVert m_1 - m_2 \rVert^2
+    |m_1 - m_2|^2
       + \mathrm{tr}\bigl(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1^{1/2} \Sigma_2 \Sigma_1^{1/2})^{1/2}\bigr)
 
 It is the squared 2-Wasserstein distance of the two normals (Dowson & Landau, 1982), and what
@@ -51,14 +51,14 @@ def fd(
     r"""Fréchet distance between normals fitted to features of generated and real items: ``fd_SPACE``.
 
     .. math::
-        \lVert m_1 - m_2 \rVert^2 + \mathrm{tr}\bigl(
+        |m_1 - m_2|^2 + \mathrm{tr}\bigl(
           \Sigma_1 + \Sigma_2 - 2 (\Sigma_1^{1/2} \Sigma_2 \Sigma_1^{1/2})^{1/2}\bigr)
 
     with as many generated as real items. It is biased upwards, the more the fewer items there are;
     its floor, the distance of as many training items from the same real ones, has the same bias.
-    Near the floor the standard error is up to :math:`\sqrt2` too large, for the distance is
-    quadratic in the data there. The number depends on the features, so it is not called FID, which
-    is that of one Inception network.
+    Near the floor the standard error is up to 1.4 times too large, for the distance is quadratic in
+    the data there. The number depends on the features, so it is not called FID, which is that of
+    one Inception network.
 
     References:
         | GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel

@@ -2,7 +2,7 @@ r"""The kernel distance: an unbiased estimate of a squared maximum mean discrepa
 
 .. math::
     \widehat{\mathrm{MMD}}{}^2 = \frac{\sum_{i \ne j} k(x_i, x_j) + \sum_{i \ne j} k(y_i, y_j)}{n(n-1)}
-      - \frac{2 \sum_{i, j} k(x_i, y_j)}{n^2}, \qquad k(x, y) = \Bigl(\frac{x^\top y}{F} + 1\Bigr)^3
+      - \frac{2 \sum_{i, j} k(x_i, y_j)}{n^2}, \qquad k(x, y) = \Bigl(\frac{x^T y}{F} + 1\Bigr)^3
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def kd(
     r"""Kernel distance between features of generated and real items: ``kd_SPACE``.
 
     .. math::
-        \mathrm{E}\,k(x, x') + \mathrm{E}\,k(y, y') - 2 \mathrm{E}\,k(x, y),
-        \qquad k(x, y) = \Bigl(\frac{x^\top y}{F} + 1\Bigr)^3
+        \mathrm{E}[k(x, x')] + \mathrm{E}\,k(y, y') - 2 \mathrm{E}[k(x, y),
+        \qquad k(x, y) = \Bigl(\frac{x^T y}{F} + 1\Bigr)^3
 
     an unbiased estimate over all pairs, so it is 0 on average where the distributions agree, with
-    any number of items, and may be negative; there its standard error is about :math:`\sqrt2` too
-    large, for the estimate is quadratic in the data. It compares the first three moments. Its size depends
+    any number of items, and may be negative; there its standard error is about 1.4 times too large,
+    for the estimate is quadratic in the data. It compares the first three moments. Its size depends
     on the features and on their units. In features of Inception, averaged over random subsets, it
     is known as KID.
 

@@ -58,7 +58,7 @@ def memorisation(
     With :math:`d(x)` the distance of :math:`x` to the nearest of all training items, generated
     items :math:`y` and held-out ones :math:`x`,
 
-    .. math:: P\bigl(d(y) < d(x)\bigr) + \tfrac12 P\bigl(d(y) = d(x)\bigr),
+    .. math:: P\bigl(d(y) < d(x)\bigr) + \frac12 P\bigl(d(y) = d(x)\bigr),
 
     the Mann-Whitney statistic, scaled: 0.5 without copying, 1 if every generated item is a copy, 0
     if all are far from the data. A blurred picture is near to many others, so a number above 0.5

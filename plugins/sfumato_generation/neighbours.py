@@ -76,12 +76,10 @@ def prdc(
     generated items :math:`y_j`,
 
     .. math::
-        \begin{aligned}
         \text{precision} &= \frac{1}{n} \sum_j 1[\exists i: y_j \in B_k(x_i)], &
         \text{recall} &= \frac{1}{n} \sum_i 1[\exists j: x_i \in B_k(y_j)], \\
         \text{density} &= \frac{1}{kn} \sum_{i,j} 1[y_j \in B_k(x_i)], &
         \text{coverage} &= \frac{1}{n} \sum_i 1[\exists j: y_j \in B_k(x_i)].
-        \end{aligned}
 
     None of them is 1 where the distributions agree, but density on average; the floor says what
     real data reach. Equal numbers of items are compared, for all of them depend on it. A standard

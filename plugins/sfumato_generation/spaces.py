@@ -21,7 +21,7 @@ _ROUNDING = 1e-12
 class Pca(Features):
     r"""Creates the space of the training items' first principal components, for data of any shape.
 
-    .. math:: f(x) = V^\top (x - m), \qquad \Sigma = V \Lambda V^\top
+    .. math:: f(x) = V^T (x - m), \qquad \Sigma = V \mathrm{diag}(\lambda) V^T
 
     with mean :math:`m` and covariance :math:`\Sigma` of the values of training items, flattened:
     of at most 20,000 of them, or 2,048 where they have more than 2,048 values, chosen by a fixed

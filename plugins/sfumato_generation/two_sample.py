@@ -42,9 +42,8 @@ def c2st(
     """Accuracy of a classifier that tells generated from real items: ``c2st_SPACE``.
 
     A logistic regression (L2 penalty, C = 1) on standardised features, cross-validated in five
-    folds with equal shares of both sides. It sees differences of means alone, so 0.5 does not
-    prove that the distributions agree in all features, only that no plane parts them. Needs
-    scikit-learn.
+    folds with equal shares of both sides. It parts them by a plane, so 0.5 does not prove that the
+    distributions agree, only that no plane parts them. Needs scikit-learn.
 
     References:
         | Revisiting Classifier Two-Sample Tests (Lopez-Paz & Oquab, 2017)

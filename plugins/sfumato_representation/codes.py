@@ -62,6 +62,11 @@ def standardised(codes: Array, like: Array | None = None) -> Array:
         like: Where mean and deviation are taken from; the codes themselves by default.
     """
     like = codes if like is None else like
+    # Moved and scaled first, so that a constant is exactly 0 and no square is too large or small.
+    origin = like[0]
+    span = np.abs(like - origin).max(0)
+    span = np.where(span > 0, span, 1.0)
+    codes, like = ((side - origin) / span for side in (codes, like))
     deviation = like.std(0)
     scaled: Array = (codes - like.mean(0)) / np.where(deviation > 0, deviation, 1.0)
     return scaled

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 
 from sfumato import Figure, Subject, keyed_generator
-from sfumato_representation.codes import Array, Fields, Measure, Undefined, filled
+from sfumato_representation.codes import Array, Fields, Measure, Undefined, filled, standardised
 from sfumato_representation.factors import CUT, known
 
 _VALUES_AT_ONCE, _RESAMPLED = 1 << 22, 20
@@ -78,7 +78,7 @@ def _score(subject: Subject, batch: int, votes: int, least: float) -> Fields:
     if not used.any():
         msg = f"no code has {least:g} of its variance from its mode: all are collapsed"
         raise Undefined(msg)
-    codes, n = found.codes[:, used] / found.codes[:, used].std(0), len(found.codes)
+    codes, n = standardised(found.codes)[:, used], len(found.codes)
     value = _accuracy(subject, codes, found.classes, batch, votes, 0)
     fewer, again = max(10, votes // 5), []
     for number in range(1, 1 + _RESAMPLED):
@@ -94,8 +94,7 @@ def _score(subject: Subject, batch: int, votes: int, least: float) -> Fields:
 def _in_use(subject: Subject, modes: Array, least: float) -> Array:
     """Which codes vary over items, rather than by their own noise, ``(D,)``."""
     drawn = subject.drawn().reshape(modes.shape).double().cpu().numpy()
-    varies = modes.var(0)
-    used: Array = (varies > 0) & (varies >= least * drawn.var(0))
+    used: Array = (modes.max(0) > modes.min(0)) & (least * standardised(drawn, modes).var(0) <= 1)
     return used
 
 

@@ -108,11 +108,22 @@ def test_it_is_symmetric_and_zero_at_equality() -> None:
 
 
 def test_fewer_rows_than_features_are_exact_too() -> None:
-    """With singular covariances on one line the closed form holds to rounding, not to its root."""
+    """With singular covariances the closed forms hold to rounding, not to its root.
+
+    Between rows on a line u, of variance a², and any others of covariance S, the trace of the root
+    is a √(uᵀ S u).
+    """
     line = torch.nn.functional.normalize(normal(1, 40, 0))
     x, y = normal(10, 1, 1), normal(10, 1, 2, shift=1.0)
     expected = float((x.mean() - y.mean()).square() + (x.std() - y.std()).square())
     assert distance(x * line, y * line) == pytest.approx(expected, rel=1e-12)
+
+    others = normal(200, 40, 4)
+    apart = float((x.mean() * line[0] - others.mean(0)).square().sum())
+    spread = torch.tensor(covariance(others.numpy()))
+    shared = float(x.std()) * math.sqrt(float(line[0] @ spread @ line[0]))
+    expected = apart + float(x.var()) + float(spread.trace()) - 2 * shared
+    assert distance(x * line, others) == pytest.approx(expected, rel=1e-12)
     few = normal(20, 40, 3)
     assert distance(few, few.flip(0)) == pytest.approx(0, abs=1e-11)
 
