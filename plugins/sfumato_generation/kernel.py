@@ -41,7 +41,7 @@ def kd(
     r"""Kernel distance between features of generated and real items: ``kd_SPACE``.
 
     .. math::
-        \mathrm{E}[k(x, x')] + \mathrm{E}\,k(y, y') - 2 \mathrm{E}[k(x, y),
+        \mathrm{E}[k(x, x')] + \mathrm{E}[k(y, y')] - 2 \mathrm{E}[k(x, y)],
         \qquad k(x, y) = \Bigl(\frac{x^T y}{F} + 1\Bigr)^3
 
     an unbiased estimate over all pairs, so it is 0 on average where the distributions agree, with

@@ -212,7 +212,7 @@ def test_compare_trains_families_and_specs(
     done = command("compare", "ae", "ae", path, "--seeds", 1, "--out", out, *tiny)
     assert done.code == 0
     header = done.out.splitlines()[1].split()
-    assert header[:3] == ["ae", "ae-2", "mine"]
+    assert header[:5] == ["ae", "ae+gmm", "ae-2", "ae-2+gmm", "mine"]
     assert done.out.startswith("digits: 1350 train, 150 valid, 297 test")
     assert "training mine, seed 0" in done.err
     assert {p.name for p in out.iterdir()} == {"comparison.json", "report.html", "runs"}

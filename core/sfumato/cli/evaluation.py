@@ -87,7 +87,9 @@ def check(asked: Sequence[Any]) -> None:
 
 
 def _data_name(run: Path) -> str | None:
+    from sfumato.artifact import model_file
     from sfumato.run import read_run
 
+    model_file(run)  # what is not there at all is told as such
     data = read_run(run)[0].data
     return None if data is None else data.type

@@ -27,6 +27,7 @@ _AS_CLASS = (
     "decoder",
     "likelihood",
     "loss",
+    "features",
     "sampler",
     "tracker",
 )
