@@ -64,12 +64,10 @@ def equal_count(subject: Subject, samples: int) -> int:
 
 
 def said(subject: Subject, space: Features, n: int) -> str:
-    """What is compared, for a definition."""
+    """What is compared, for a definition: the same whatever the codes come from."""
     grey = subject.model.contract.support in ("unit", "real")
-    sampler = subject.sampler
-    codes = "the prior" if sampler is None else f"sampler {sampler.name or type(sampler).__name__}"
-    given = "" if subject.split.condition is None else " and conditions of the real ones"
-    how = f"{'means of' if grey else 'draws from'} p(x|z), with codes from {codes}{given}"
+    given = "" if subject.split.condition is None else ", with conditions of the real ones"
+    how = f"{'means of' if grey else 'draws from'} p(x|z){given}"
     return f"{n} generated items ({how}) and {n} real ones, in features {space.name}"
 
 
