@@ -65,6 +65,7 @@ nitpick_ignore_regex = [
     ("py:.*", rf"(\w+\.)*({_NAMES})"),
     ("py:class", r".* .*|dict\[str"),
     ("py:attr", "contract"),
+    ("py:class", r"sfumato\.subject\.T"),
     ("py:meth", r"forward|Registry\.register"),
 ]
 

@@ -22,7 +22,7 @@ _SHOWN = 20
 
 
 class Factor(BaseModel):
-    """A known cause of variation: a column of :attr:`Split.factors`.
+    """A known cause of variation: a column of ``Split.factors``.
 
     Args:
         name: Its name.

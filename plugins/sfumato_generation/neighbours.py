@@ -1,7 +1,4 @@
-"""Precision, recall, density and coverage: whose neighbourhoods items of the other side fall into.
-
-Metric ``memorisation`` is found here too.
-"""
+"""Precision, recall, density and coverage: whose neighbourhoods items of the other side fall into."""
 
 from __future__ import annotations
 
@@ -23,9 +20,6 @@ from sfumato_generation.compared import (
     said,
 )
 from sfumato_generation.distances import radii, tiles
-from sfumato_generation.memorisation import memorisation
-
-__all__ = ["memorisation", "prdc"]
 
 _KYNKAANNIEMI = (
     "Kynkäänniemi et al., 2019, Improved Precision and Recall Metric for Assessing Generative "

@@ -50,7 +50,7 @@ _KL_PER_DIMENSION = Figure(
 def kl_per_dimension() -> Measure:
     r"""Divergence of every latent dimension.
 
-    .. math:: \mathrm{KL}(q(z_d \mid x) \,\|\, p(z_d)), \qquad d = 1, \dots
+    .. math:: \mathrm{KL}(q(z_d \mid x) \,\|\, p(z_d)), \qquad d = 1, \ldots
 
     for posteriors and priors whose dimensions are independent and have a closed form; averaged
     over items.

@@ -1,7 +1,7 @@
 r"""Multilayer perceptrons.
 
 .. math::
-    h_0 = x, \qquad h_{l} = a(\mathrm{norm}(W_l h_{l-1} + b_l)), \quad l = 1 \dots L
+    h_0 = x, \qquad h_{l} = a(\mathrm{norm}(W_l h_{l-1} + b_l)), \quad l = 1 \ldots L
 
 The encoder ends after an activation, for the posterior has linear heads of its own; the decoder
 ends with one more linear layer, for the parameters of a likelihood range over all real numbers.

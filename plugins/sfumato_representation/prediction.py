@@ -68,8 +68,8 @@ def dci(
     With the importance :math:`R_{ij}` of code :math:`i` for predicting factor :math:`j`,
 
     .. math::
-        D_i = 1 - H_F\bigl(R_{ij} / \textstyle\sum_{j'} R_{ij'}\bigr), \qquad
-        C_j = 1 - H_D\bigl(R_{ij} / \textstyle\sum_{i'} R_{i'j}\bigr),
+        D_i = 1 - H_F\bigl(R_{ij} / \sum_{j'} R_{ij'}\bigr), \qquad
+        C_j = 1 - H_D\bigl(R_{ij} / \sum_{i'} R_{i'j}\bigr),
 
     entropies to the base of the number of factors ``F`` and of codes ``D``. Disentanglement is the
     mean of :math:`D_i` weighted by :math:`\sum_j R_{ij}`, completeness the mean of :math:`C_j`.

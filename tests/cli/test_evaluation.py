@@ -186,6 +186,21 @@ def test_families_specs_and_runs_mix(
     assert "was trained under other conditions" in done.err or "note" not in done.err
 
 
+def test_runs_of_an_earlier_comparison_keep_their_names(command: Command, tmp_path: Path) -> None:
+    """Its seeds become one column under the model's name, or under a path where that name is taken."""
+    where = ("--metrics", "reconstruction")
+    command("compare", "vae", *SMALL, *where, "--seeds", 2, "--out", tmp_path / "one")
+    runs = [tmp_path / f"one/runs/vae/seed-{seed}" for seed in (0, 1)]
+    done = command("compare", *runs, *where, "--out", tmp_path / "two")
+    assert done.out.splitlines()[1].split()[:2] == ["vae", "unit"]
+    said = json.loads((tmp_path / "two/comparison.json").read_text())
+    assert said["seeds"] == [0, 1]
+    done = command(
+        "compare", "vae", *runs, *SMALL, *where, "--seeds", 1, "--out", tmp_path / "three"
+    )
+    assert done.out.splitlines()[1].split()[:2] == ["vae", str(runs[0])]
+
+
 def test_differences_are_paired_and_unmarked_below_five_seeds(
     command: Command, tmp_path: Path
 ) -> None:

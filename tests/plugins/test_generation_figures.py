@@ -14,11 +14,12 @@ from torch import Tensor
 
 import sfumato
 from sfumato import Contract, Features, Figure, Incompatible, Sampler, Split, Subject
-from sfumato_generation import frechet, neighbours
+from sfumato_generation import frechet
 from sfumato_generation.frechet import distance, fd, fd_digits, fd_mnist
 from sfumato_generation.jackknife import groups
 from sfumato_generation.kernel import kd
-from sfumato_generation.neighbours import memorisation, prdc
+from sfumato_generation.memorisation import memorisation
+from sfumato_generation.neighbours import prdc
 from sfumato_generation.spaces import Pca
 from sfumato_generation.two_sample import c2st
 
@@ -543,4 +544,3 @@ def test_plugins_figures_are_json() -> None:
     for make in ANY_SHAPE:
         for found in make()(subject).values():
             assert replace(found, **found.to_json()) == found
-    assert neighbours.__all__ == ["memorisation", "prdc"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from prdc import compute_prdc  # type: ignore[import-untyped]
+from prdc import compute_prdc
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 

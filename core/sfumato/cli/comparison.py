@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -161,9 +162,11 @@ def _sources(models: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]
             continue
         order.append(base)
         wanted.setdefault(base, []).extend([sampler] if sampler else [])
-    brief = [_name(model) for model in order]
-    # Two runs called "vae" are told apart by their paths.
-    named = [n if brief.count(n) == 1 else m for n, m in zip(brief, order, strict=True)]
+    taken = {_name(model) for model in order if not Path(model).is_dir()}
+    # A run that is called as a family or spec beside it is told apart by its path. Runs that are
+    # called alike are numbered, and those of one spec become one column under the first name.
+    brief = ((_name(model), model) for model in order)
+    named = [m if Path(m).is_dir() and n in taken else n for n, m in brief]
     names = unique_names(named)
     sources = dict(zip(names, order, strict=True))
     return sources, {name: wanted[model] for name, model in sources.items() if wanted[model]}
@@ -213,5 +216,7 @@ def _is_file(model: str) -> bool:
 def _name(model: str) -> str:
     path = Path(model)
     if path.is_dir():
-        return path.resolve().name
+        folder = path.resolve()
+        # Where a comparison keeps its runs, the model's name is that of the folder above.
+        return folder.parent.name if re.fullmatch(r"seed-\d+", folder.name) else folder.name
     return path.stem if _is_file(model) else model
