@@ -511,6 +511,17 @@ def test_a_constant_code_tells_nothing_and_breaks_nothing() -> None:
     assert found["dci_informativeness"].value is not None
 
 
+@pytest.mark.parametrize("constant", [0.1, 1e30])
+def test_a_constant_among_codes_is_no_code(constant: float) -> None:
+    """Whatever rounding makes of its variance, no score of votes or correlations sees it."""
+    factors = grid()
+    codes = noisy(factors)
+    for measure in (sap(), factor_vae(votes=500), mig()):
+        made = (subject(c, factors, NAMED) for c in (codes, np.insert(codes, 0, constant, 1)))
+        before, after = (next(iter(measure(each).values())) for each in made)
+        assert before == after
+
+
 def test_real_factors_are_cut_into_classes() -> None:
     """As many values as items: noise tells nothing of them, and a code that is one tells most of it."""
     random = np.random.default_rng(0)
