@@ -23,6 +23,19 @@ _NO_SEED = "training.seed=0"
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A sampler that is asked for.
+
+    Args:
+        config: The sampler with all its options.
+        exactly: Whether options were given, so that one that was fitted with others will not do.
+    """
+
+    config: Part
+    exactly: bool
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One model of a comparison, and the columns it fills.
 
@@ -36,7 +49,7 @@ class Candidate:
     name: str
     spec: Spec
     finished: Mapping[int, Path] = field(default_factory=dict)
-    samplers: Mapping[str, Part] = field(default_factory=dict)
+    samplers: Mapping[str, Asked] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -127,7 +140,8 @@ def with_samplers(
             if column in {c for other in made.values() for c in other.columns} | {*columns}:
                 msg = f"two columns are called {column!r}"
                 raise DataError(msg, hint="name the models otherwise")
-            columns[column] = config
+            given = isinstance(sampler, Mapping) and set(sampler) > {"type"}
+            columns[column] = Asked(config, exactly=given)
         made[name] = replace(made[name], samplers=columns)
     return list(made.values())
 
@@ -152,6 +166,8 @@ def one_source_of_data(found: Sequence[Candidate], parts: Registry = registry) -
         if _identity(other.spec, parts) != _identity(first.spec, parts):
             message = f"{other.name} names other data than {first.name}: they cannot be compared"
             hint = "give all of them the same data, for example --data digits"
+            if first.finished or other.finished:
+                hint = "finished runs keep their data: compare their specs instead"
             raise SpecError([Problem("K206", "/data", message, hint)])
     return first.spec
 

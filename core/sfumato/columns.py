@@ -9,20 +9,21 @@ import torch
 from torch import Tensor
 
 from sfumato.assembly import assemble
-from sfumato.candidates import Candidate
+from sfumato.candidates import Asked, Candidate
 from sfumato.data import Splits
-from sfumato.errors import SfumatoError
+from sfumato.errors import ArtifactError, SfumatoError
 from sfumato.evaluation import Metrics
 from sfumato.figures import Json
 from sfumato.hooks import Hooks
 from sfumato.interfaces import Sampler
 from sfumato.model import Model
 from sfumato.plan import Plan
-from sfumato.registry import Registry
+from sfumato.registry import LOCAL, Registry
 from sfumato.resolve import load_spec
 from sfumato.results import Pictures, Variant, VariantRun
 from sfumato.reuse import Trained, finished, same_run
 from sfumato.run import RunFolder
+from sfumato.sampler_files import save_sampler, saved_sampler
 from sfumato.samplers import fit_sampler
 from sfumato.spec import Spec
 from sfumato.subject import Subject
@@ -47,6 +48,10 @@ class Columns:
         hooks: Who wants to know of trainings.
         progress: Called with the candidate's name, the seed and each epoch's line.
         parts: Where parts are looked up.
+        target: Where finished runs are measured.
+
+    Attributes:
+        notes: What happened on the way, in sentences.
     """
 
     def __init__(
@@ -60,12 +65,15 @@ class Columns:
         hooks: Hooks,
         progress: Progress | None,
         parts: Registry,
+        target: torch.device,
     ) -> None:
         names = [c.name for c in found]
         self._folders = dict(zip(names, unique_names([_safe(n) for n in names]), strict=True))
         self._splits, self._data, self._seeds, self._folder = splits, data, seeds, folder
         self._metrics, self._hooks, self._progress = metrics, hooks, progress
-        self._parts = parts
+        self._parts, self._target = parts, target
+        self._used: dict[str, Json] = {}
+        self.notes: list[str] = []
         self.split = "test" if splits.test is not None else "train"
         self._shown = splits.seen(self.split).take(slice(0, max(_ORIGINALS, 2 * _PAIRS)))
 
@@ -105,9 +113,7 @@ class Columns:
                 provenance,
                 tuple(runs[name]),
                 pictures.get(name),
-                config.model_dump(mode="json")
-                if (config := candidate.samplers.get(name))
-                else None,
+                self._sampler_of(candidate, name),
                 None if name == candidate.name else candidate.name,
             )
             for name in candidate.columns
@@ -118,13 +124,15 @@ class Columns:
     def _trained(self, candidate: Candidate, seed: int) -> Trained:
         spec, parts = candidate.spec, self._parts
         if candidate.finished:
-            return finished(candidate.finished[seed], spec.training.device, parts)
+            return finished(candidate.finished[seed], self._target, parts)
         spec, path = with_seed(spec, seed, parts), self._path(candidate, seed)
         model = assemble(spec, self._splits.contract, spec.training.device, parts=parts)
         if path is not None:
             kept = same_run(path, spec, model.plan, self._data, model.device, parts)
-            if kept is not None:
+            if isinstance(kept, Trained):
                 return kept
+            if kept:
+                self.notes.append(f"{path} was trained again: {kept}.")
         progress, name = self._progress, candidate.name
         told = None if progress is None else (lambda line: progress(name, seed, line))
         run = Trainer(model, self._splits, RunFolder(path), self._hooks, told).run()
@@ -157,11 +165,10 @@ class Columns:
         made: dict[str, tuple[VariantRun, Pictures | None]] = {}
         for column in candidate.columns:
             try:
-                config = candidate.samplers.get(column)
-                sampler = None
-                if config is not None:
-                    asked = config.model_dump(mode="json")
-                    sampler = fit_sampler(model, subject.items("train"), asked, parts=self._parts)
+                asked = candidate.samplers.get(column)
+                sampler = None if asked is None else self._sampler(candidate, path, asked, subject)
+                if sampler is not None:
+                    self._used.setdefault(column, dict(sampler.about["sampler"]))
                 figures = self._metrics.measure(subject.sampled_by(sampler))
                 drawn = self._pictures(model, seed, sampler)
             except Exception as error:  # noqa: BLE001 - whatever ends one column, the others go on
@@ -180,6 +187,38 @@ class Columns:
             )
             made[column] = run, drawn
         return made
+
+    def _sampler(
+        self, candidate: Candidate, path: Path | None, asked: Asked, subject: Subject
+    ) -> Sampler:
+        """The sampler that a run keeps, if it will do; else one fitted now, and kept if the run is ours."""
+        model, config, parts = subject.model, asked.config, self._parts
+        ours = not candidate.finished
+        # What was registered by hand may have changed without a trace.
+        lasting = parts.get("sampler", config.type).distribution != LOCAL
+        if path is not None and lasting:
+            wanted = config if asked.exactly or ours else None
+            try:
+                kept = saved_sampler(path, config.type, model, asked=wanted, parts=parts)
+            except ArtifactError:
+                if not ours:
+                    raise
+            else:
+                if kept is not None:
+                    return kept
+        given = config.model_dump(mode="json")
+        fitted = fit_sampler(model, subject.items("train"), given, parts=parts)
+        if path is not None and lasting and ours:
+            save_sampler(fitted, path, parts=parts)
+        return fitted
+
+    def _sampler_of(self, candidate: Candidate, column: str) -> Json | None:
+        """The sampler of a column with its options: as it was used, or at least as it was asked for."""
+        asked = candidate.samplers.get(column)
+        if asked is None:
+            return None
+        written: Json = asked.config.model_dump(mode="json")
+        return self._used.get(column, written)
 
     def _told(self, path: Path | None) -> Path | None:
         """A run's folder as seen from the comparison's."""

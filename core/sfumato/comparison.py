@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from sfumato.options import arguments
 from sfumato.registry import Registry, registry
 from sfumato.resolve import bind, resolve_part
 from sfumato.results import Comparison
-from sfumato.reuse import check_same_data, unlike
+from sfumato.reuse import check_same_data, finished, unlike
 from sfumato.run import command_line, environment
 from sfumato.spec import Spec
 from sfumato.training import Data, check_batches, check_patience, check_support
@@ -119,12 +120,15 @@ def compare(
             found, more = matched(found, match, splits, parts)
             notes += more
         print_ = fingerprint(splits)
-        target = choose_device(found[0].spec.training.device)
+        target = _target(found, device)
         for candidate in found:
             for path in candidate.finished.values():
                 check_same_data(path, print_)
+                finished(path, target, parts)  # damage is told before anything is trained
         notes += [*_unequal(found, splits, match), *_unlike(found, target)]
-        columns = Columns(found, splits, print_, seeds, folder, ready, hooks, progress, parts)
+        columns = Columns(
+            found, splits, print_, seeds, folder, ready, hooks, progress, parts, target
+        )
         variants = tuple(v for candidate in found for v in columns.variants(candidate))
         about = environment(target)
     comparison = Comparison(
@@ -139,7 +143,7 @@ def compare(
         environment=about,
         path=folder,
         match=match,
-        notes=tuple(notes),
+        notes=(*notes, *columns.notes),
     )
     if folder is not None:
         write(comparison, folder, reporter)
@@ -185,7 +189,7 @@ def _data(found: Sequence[Candidate], data: Data | None, parts: Registry) -> tup
 
 
 def _respecced(candidate: Candidate, spec: Spec) -> Candidate:
-    return Candidate(candidate.name, spec, candidate.finished, candidate.samplers)
+    return replace(candidate, spec=spec)
 
 
 def _check(
@@ -218,6 +222,12 @@ def _with_ex_post(
     if missing := missing_extra(sampler, parts):
         return found, [f"Columns of codes fitted afterwards are left out: {missing}."]
     return with_samplers(found, {name: [sampler] for name in bare}, parts), []
+
+
+def _target(found: Sequence[Candidate], device: str | torch.device | None) -> torch.device:
+    """The device that is asked for, or that the models to train here name; runs are measured there too."""
+    named = [c.spec.training.device for c in found if not c.finished]
+    return choose_device(device or (named[0] if named else "auto"))
 
 
 def _unequal(found: Sequence[Candidate], splits: Splits, match: Match | None) -> list[str]:

@@ -57,15 +57,18 @@ def _weighed(
     model: Model, scope: Scope, samples: int, block: int, seed: int, first: int
 ) -> tuple[Tensor, Tensor]:
     """Streaming sums of weights and of their squares over blocks of samples, each with keyed noise."""
-    total = squares = torch.full((), -math.inf, device=model.device, dtype=model.dtype)
+    # Exponents of large data have few digits to spare; MPS has no double precision.
+    dtype = model.dtype if model.device.type == "mps" else torch.float64
+    total = squares = torch.full((), -math.inf, device=model.device, dtype=dtype)
     for number, start in enumerate(range(0, samples, block)):
         k = min(block, samples - start)
         with keyed_global(model.device, seed, "log_prob", first, number):
             pass_ = _pass(model, scope, k, seed, "log_prob", first, number)
-            log_weights = pass_.log_px + pass_.log_p - pass_.log_q
+            log_weights = (pass_.log_px + pass_.log_p - pass_.log_q).to(dtype)
         total = torch.logaddexp(total, log_weights.logsumexp(0))
         squares = torch.logaddexp(squares, (2 * log_weights).logsumexp(0))
-    return total - math.log(samples), (2 * total - squares).exp()
+    log_px = (total - math.log(samples)).to(model.dtype)
+    return log_px, (2 * total - squares).exp().clamp(1, samples)
 
 
 def codes(model: Model, scope: Scope, seed: int) -> list[Code]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sfumato.blame import broken
+from sfumato.blame import broken, told
 from sfumato.data import Splits
-from sfumato.errors import PluginError
+from sfumato.errors import DataError, PluginError, SfumatoError
 from sfumato.figures import Figure, Json
 from sfumato.interfaces import Features, Sampler
 from sfumato.model import Model
@@ -87,17 +87,31 @@ class Metrics:
     def __init__(self, metrics: Sequence[MetricLike], parts: Registry = registry) -> None:
         self._parts = parts
         self._spaces: dict[str, Features] = {}
+        if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+            msg = f"metrics are {type(metrics).__name__}, not a list of names"
+            raise DataError(msg, hint='for example ["elbo", {"type": "nll", "samples": 500}]')
         configs = [
             resolve_part("metric", metric, f"/metrics/{number}", parts)
             for number, metric in enumerate(metrics)
         ]
-        self._measures = [self._made(config) for config in configs]
+        self._measures = [(config.type, self._made(config)) for config in configs]
 
     def measure(self, subject: Subject) -> dict[str, Figure]:
         """The figures of a subject."""
         figures: dict[str, Figure] = {}
-        for measure in self._measures:
-            figures.update(measure(subject))
+        for name, measure in self._measures:
+            try:
+                found = dict(measure(subject))
+            except SfumatoError:
+                raise
+            except Exception as error:
+                msg = f"metric {name} fails: {told(error)}"
+                raise PluginError(msg, hint="ask its author, or leave it out") from error
+            odd = [n for n, figure in found.items() if not isinstance(figure, Figure)]
+            if odd:
+                msg = f"metric {name} returns {type(found[odd[0]]).__name__} as {odd[0]!r}, not a Figure"
+                raise PluginError(msg, hint="return {name: sfumato.Figure(value, unit, ...)}")
+            figures.update(found)
         return figures
 
     def _made(self, config: Part) -> Measure:
@@ -161,6 +175,11 @@ def evaluate(
         SpecError: No such metric, or its options are wrong.
         MissingExtraError: A metric needs a package that is not installed.
     """
+    if not isinstance(model, Model) or not isinstance(splits, Splits):
+        msg = f"evaluate takes a model and splits, not {type(model).__name__} and {type(splits).__name__}"
+        raise DataError(
+            msg, hint="sfumato.load(run) and sfumato.load_splits(spec), or as_splits(x)"
+        )
     ready = Metrics(metrics, parts)
     items = splits.seen(split, model.dtype)
     train = splits.seen("train", model.dtype)

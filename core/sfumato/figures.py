@@ -127,10 +127,11 @@ class Summary:
             "definition": figure.definition,
             "source": figure.source,
             "mean": self.mean,
+            "seeds": len(self.values),
             "deviation_over_seeds": self.deviation,
             "interval_95": None if self.interval is None else self.interval.to_json(),
             "floor": self.floor,
-            "undefined": figure.undefined,
+            "undefined": None if self.values else figure.undefined,
             "per_seed": [None if f is None else _of_a_seed(f) for f in self.per_seed],
         }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -21,8 +20,7 @@ from sfumato.errors import Problem, SpecError
 from sfumato.hooks import Hooks
 from sfumato.options import Part
 from sfumato.registry import Registry, registry
-from sfumato.resolve import load_spec
-from sfumato.run import RunFolder
+from sfumato.run import RunFolder, read_about
 from sfumato.spec import Spec
 from sfumato.trainer import Trainer
 
@@ -31,7 +29,7 @@ MATCHES: tuple[Match, ...] = ("params", "steps", "seconds")
 _CLOSE = 0.05
 _HALVINGS = 30
 _LARGEST = 64.0
-_ROUNDS, _TIMED = 5, 40
+_ROUNDS, _TIMED = 5, 30
 _NETWORKS = ("encoder", "decoder")
 
 
@@ -69,17 +67,27 @@ def _per_epoch(spec: Spec, splits: Splits) -> int:
 def _by_steps(
     found: list[Candidate], splits: Splits, parts: Registry
 ) -> tuple[list[Candidate], list[str]]:
-    wanted = steps_of(found[0].spec, splits)
-    return [_with_steps(c, wanted, splits, parts) for c in found], []
+    first = found[0]
+    wanted = steps_of(first.spec, splits)
+    for path in first.finished.values():
+        wanted = int(read_about(path).get("steps", wanted))
+    stopped = any(c.spec.training.patience and not c.finished for c in found)
+    note = ["No model stops early: patience was taken out for equal steps."] if stopped else []
+    return [_with_steps(c, wanted, splits, parts) for c in found], note
 
 
 def _with_steps(candidate: Candidate, steps: int, splits: Splits, parts: Registry) -> Candidate:
-    taken = steps_of(candidate.spec, splits)
-    if taken == steps:
-        return candidate
     if candidate.finished:
-        raise _fixed(candidate, f"took {taken:,} steps, and the first model takes {steps:,}")
-    return candidate.changed(["training.epochs=null", f"training.steps={steps}"], parts)
+        for path in candidate.finished.values():
+            taken = int(read_about(path).get("steps", 0))
+            if taken != steps:
+                raise _fixed(candidate, f"took {taken:,} steps, and the first takes {steps:,}")
+        return candidate
+    # Who stops early takes fewer steps than the budget.
+    told = ["training.patience=null"] if candidate.spec.training.patience else []
+    if steps_of(candidate.spec, splits) != steps:
+        told += ["training.epochs=null", f"training.steps={steps}"]
+    return candidate.changed(told, parts)
 
 
 def _by_seconds(
@@ -94,28 +102,20 @@ def _by_seconds(
             times[candidate.name].append(_seconds_a_step(candidate.spec, splits, parts))
     a_step = {name: statistics.median(seconds) for name, seconds in times.items()}
     budget = steps_of(found[0].spec, splits) * a_step[found[0].name]
-    made = [
-        _with_steps(c, max(1, round(budget / a_step[c.name])), splits, parts) for c in found[1:]
-    ]
+    made = [_with_steps(c, max(1, round(budget / a_step[c.name])), splits, parts) for c in found]
     told = ", ".join(f"{name} {1e3 * seconds:.3g}" for name, seconds in a_step.items())
     note = (
         f"Steps were chosen for equal training time by milliseconds a step ({told}), medians of "
         f"{_ROUNDS} measurements in turns; validation is not in them. The training times say how "
         "well that held."
     )
-    return [found[0], *made], [note]
+    return made, [note]
 
 
 def _seconds_a_step(spec: Spec, splits: Splits, parts: Registry) -> float:
-    steps = min(_TIMED, _per_epoch(spec, splits))
-    brief = ["training.epochs=null", f"training.steps={steps}", "training.patience=null"]
-    few = load_spec(spec, brief, parts=parts)
-    model = assemble(few, splits.contract, few.training.device, parts=parts)
-    train_alone = Splits(splits.train, splits.contract)
-    trainer = Trainer(model, train_alone, RunFolder(None), Hooks(Registry("none")))
-    began = time.perf_counter()
-    trainer.run()
-    return (time.perf_counter() - began) / steps
+    model = assemble(spec, splits.contract, spec.training.device, parts=parts)
+    trainer = Trainer(model, splits, RunFolder(None), Hooks(Registry("none")))
+    return trainer.seconds_a_step(_TIMED)
 
 
 def _by_parameters(

@@ -36,5 +36,9 @@ class PeakMemory:
             return torch.cuda.max_memory_allocated(self._device)
         if not self._known:
             return None
-        found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
+        try:
+            status = _STATUS.read_text(encoding="utf-8", errors="replace")
+        except OSError:  # whatever is wrong with it, a finished training is worth more
+            return None
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
         return None if found is None else 1024 * int(found[1])

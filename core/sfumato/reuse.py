@@ -13,8 +13,8 @@ from sfumato.artifact import load
 from sfumato.errors import ArtifactError, DataError, SfumatoError
 from sfumato.model import Model
 from sfumato.plan import Plan
-from sfumato.registry import Registry, registry
-from sfumato.run import Json, environment, read_about, read_metrics
+from sfumato.registry import LOCAL, Registry, registry
+from sfumato.run import Json, check_one_run, environment, read_about, read_metrics
 from sfumato.spec import Spec
 
 _ALIKE = ("sfumato", "torch", "python", "device", "device_name", "threads")
@@ -50,9 +50,11 @@ def finished(path: Path, device: str | torch.device, parts: Registry = registry)
         ArtifactError: Damaged.
     """
     about = read_about(path)
+    model = load(path, device, parts=parts)
+    check_one_run(path, model)
     try:
         return Trained(
-            load(path, device, parts=parts),
+            model,
             tuple(read_metrics(path)),
             int(about["kept_epoch"]),
             float(about["seconds"]),
@@ -74,11 +76,12 @@ def same_run(
     data: str,
     device: torch.device,
     parts: Registry = registry,
-) -> Trained | None:
-    """The run in a folder, if training the spec here and now would make the very same again.
+) -> Trained | str:
+    """The run in a folder, if training the spec here and now would make the very same again; else why not.
 
     It would if the run finished and its spec, the content of its data, the plugins of its parts,
-    the build of torch, the device and the number of threads are the same.
+    the build of torch, the device and the number of threads are the same. Parts that were
+    registered by hand have no version that could tell.
 
     Args:
         path: The folder.
@@ -89,27 +92,35 @@ def same_run(
         parts: Where parts are looked up.
     """
     if not (path / "run.json").is_file():
-        return None
+        return ""
     try:
-        about = read_about(path)
-        if _agrees(about, spec, plan, data, device):
-            return finished(path, device, parts)
-    except SfumatoError:
-        pass  # a damaged run is trained again
-    return None
+        why = _differs(read_about(path), spec, plan, data, device)
+        if why:
+            return why
+        return finished(path, device, parts)
+    except SfumatoError as error:
+        return error.message
 
 
-def _agrees(
+def _differs(
     about: Mapping[str, Any], spec: Spec, plan: Plan, data: str, device: torch.device
-) -> bool:
+) -> str:
+    """Why a run is not what training would make now; empty if it is."""
     here, there = environment(device), about.get("environment", {})
-    return (
-        about.get("status") == "finished"
-        and about.get("spec_hash") == spec.hash
-        and about.get("data", {}).get("sha256") == data
-        and about.get("provenance") == {k: dict(v) for k, v in plan.provenance.items()}
-        and all(there.get(name) == here[name] for name in _ALIKE)
+    other = [name for name in _ALIKE if there.get(name) != here[name]]
+    provenance = {kind: dict(origin) for kind, origin in plan.provenance.items()}
+    reasons = (
+        (about.get("status") != "finished", f"it is {about.get('status')}"),
+        (about.get("spec_hash") != spec.hash, "its spec is another"),
+        (about.get("data", {}).get("sha256") != data, "its data were others"),
+        (about.get("provenance") != provenance, "its plugins were others"),
+        (
+            any(origin["distribution"] == LOCAL for origin in provenance.values()),
+            "a part was registered by hand, which may have changed",
+        ),
+        (bool(other), f"it was trained under another {', '.join(other)}"),
     )
+    return next((why for differs, why in reasons if differs), "")
 
 
 def check_same_data(path: Path, data: str) -> None:

@@ -187,6 +187,16 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Json]:
         raise ArtifactError(msg) from error
 
 
+def check_one_run(path: str | os.PathLike[str], model: Model) -> None:
+    """Raise an :class:`ArtifactError` if the model of a run folder is not that of its ``run.json``."""
+    known = read_about(path).get("spec_hash")
+    if known is not None and known != model.spec.hash:
+        msg = (
+            f"the model file of {path} is of another spec than its run.json: they are of two runs"
+        )
+        raise ArtifactError(msg, hint="put the files of one training back together")
+
+
 def read_cost(path: str | os.PathLike[str]) -> dict[str, float]:
     """What the training of a run took, as far as it is known: ``seconds``, ``peak_memory`` in bytes."""
     about = read_about(path)

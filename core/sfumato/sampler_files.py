@@ -15,16 +15,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
-from sfumato.artifact import MAX_HEADER, check_versions, model_file, read_header, refuse_missing
+from sfumato.artifact import MAX_HEADER, check_versions, model_file, refuse_missing
 from sfumato.errors import ArtifactError, SpecError
 from sfumato.files import make_folder, write_atomically, write_json
 from sfumato.interfaces import Sampler
@@ -32,8 +33,8 @@ from sfumato.model import Model
 from sfumato.options import Part
 from sfumato.registry import Registry, registry
 from sfumato.resolve import resolve_part
-from sfumato.samplers import fill, made_sampler
-from sfumato.strict_json import loads
+from sfumato.samplers import fill, made_sampler, weights_digest
+from sfumato.strict_json import dumps, loads
 
 FOLDER = "samplers"
 
@@ -45,21 +46,28 @@ class Fitted(BaseModel):
         format: Version of the file format.
         sampler: The sampler with its options, as a spec would write it.
         provenance: Its distribution, version and target.
-        model: Digest of the model file that it was fitted to.
+        weights: Digest of the model's tensors that it was fitted to.
         items: How many training items it was fitted to.
         seed: Seed of the fit.
         tensors: SHA-256 of the file of tensors.
+        digest: SHA-256 of all the rest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = 1
+    format: Literal[1] = 1
     sampler: dict[str, Any]
     provenance: dict[str, str]
-    model: str
+    weights: str
     items: int
     seed: int
     tensors: str
+    digest: str = ""
+
+    def sealed(self) -> Fitted:
+        """The same with the digest of the rest."""
+        rest = self.model_dump(mode="json", exclude={"digest"})
+        return self.model_copy(update={"digest": hashlib.sha256(dumps(rest).encode()).hexdigest()})
 
 
 def save_sampler(
@@ -78,7 +86,9 @@ def save_sampler(
     """
     about = sampler.about
     entry = parts.get("sampler", about["sampler"]["type"])
-    digest = read_header(run).digest
+    if about["weights"] != weights_digest(load_tensors(model_file(run).read_bytes())):
+        msg = f"the sampler was not fitted to the weights of {run}"
+        raise ArtifactError(msg, hint="fit it to sfumato.load(run), and keep it there")
     folder = model_file(run).parent / FOLDER
     make_folder(folder)
     state = {
@@ -88,13 +98,12 @@ def save_sampler(
     said = Fitted(
         **about,
         provenance=entry.provenance,
-        model=digest,
         tensors=hashlib.sha256(content).hexdigest(),
     )
     file = folder / f"{_plain(entry.reference)}.safetensors"
     # The tensors first: a JSON file that names others is found out by their digest.
     write_atomically(file, content)
-    write_json(file.with_suffix(".json"), said.model_dump(mode="json"))
+    write_json(file.with_suffix(".json"), said.sealed().model_dump(mode="json"))
     return file
 
 
@@ -120,10 +129,10 @@ def saved_sampler(
         MissingPluginError: It comes from a plugin that is not installed here.
     """
     file = model_file(run).parent / FOLDER / f"{_plain(name)}.safetensors"
-    if not file.with_suffix(".json").is_file():
+    if not file.is_file() and not file.with_suffix(".json").is_file():
         return None
     said = _read(file.with_suffix(".json"))
-    if said.model != read_header(run).digest:
+    if said.weights != weights_digest(model.state_dict()):
         msg = f"{file} was fitted to other weights than those of {run}"
         raise ArtifactError(msg, hint=f"fit it anew: sfumato fit-sampler RUN {name}")
     check_versions({"sampler": said.provenance}, parts)
@@ -133,6 +142,9 @@ def saved_sampler(
         refuse_missing(error, {"sampler": said.provenance})
         msg = f"{file}: the sampler is not valid here\n{error}"
         raise ArtifactError(msg) from error
+    if config.type.rpartition(":")[2] != name.rpartition(":")[2]:
+        msg = f"{file} says that it is a {config.type}"
+        raise ArtifactError(msg, hint=f"fit it anew: sfumato fit-sampler RUN {name}")
     if asked is not None and asked != config:
         return None
     made = made_sampler(model, config, parts)
@@ -143,26 +155,43 @@ def saved_sampler(
             msg = f"{file} is damaged: its content does not match its digest"
             raise ArtifactError(msg, hint=f"fit it anew: sfumato fit-sampler RUN {name}")
         fill(made, state)
-    except (OSError, SafetensorError, RuntimeError, AttributeError, ValueError) as error:
+        drawn = model.sample(2, seed=0, sampler=made, condition=_some_condition(model))
+        if not bool(drawn.isfinite().all()):
+            msg = f"{file} draws codes that are not finite"
+            raise ArtifactError(msg, hint=f"fit it anew: sfumato fit-sampler RUN {name}")
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+        LookupError,
+        AttributeError,
+        ValueError,
+    ) as error:
         if isinstance(error, ArtifactError):
             raise
         msg = f"{file} is damaged: {error}"
         raise ArtifactError(msg, hint=f"fit it anew: sfumato fit-sampler RUN {name}") from error
-    made.about = {"sampler": said.sampler, "items": said.items, "seed": said.seed}
+    made.about = said.model_dump(include={"sampler", "items", "seed", "weights"})
     return made.to(model.device).eval()
 
 
+def _some_condition(model: Model) -> Tensor | None:
+    width = model.contract.condition_dim
+    return torch.zeros(2, width) if width else None
+
+
 def _read(file: Path) -> Fitted:
+    anew = f"fit it anew: sfumato fit-sampler RUN {file.stem}"
     try:
-        value: Mapping[str, Any] = loads(file.read_text("utf-8"), str(file), max_bytes=MAX_HEADER)[
-            0
-        ]
-        return Fitted.model_validate(value)
-    except (SpecError, ValidationError, UnicodeDecodeError) as error:
-        msg = f"{file} is damaged: {str(error).splitlines()[0]}"
-        raise ArtifactError(
-            msg, hint="fit the sampler anew: sfumato fit-sampler RUN NAME"
-        ) from error
+        text = file.read_text(encoding="utf-8")
+        said = Fitted.model_validate(loads(text, str(file), max_bytes=MAX_HEADER)[0])
+    except (OSError, SpecError, ValidationError, UnicodeDecodeError) as error:
+        msg = f"{file} is missing or damaged: {str(error).splitlines()[0]}"
+        raise ArtifactError(msg, hint=anew) from error
+    if said.digest != said.sealed().digest:
+        msg = f"{file} is damaged: its content does not match its digest"
+        raise ArtifactError(msg, hint=anew)
+    return said
 
 
 def _plain(name: str) -> str:

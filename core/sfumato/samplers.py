@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -48,8 +49,23 @@ def fit_sampler(
         made = made_sampler(model, config, parts)
         with one_thread():  # so that a seed means the same fit again
             made.fit(model, split, seed)
-    made.about = {"sampler": config.model_dump(mode="json"), "items": len(split), "seed": seed}
+    made.about = {
+        "sampler": config.model_dump(mode="json"),
+        "items": len(split),
+        "seed": seed,
+        "weights": weights_digest(model.state_dict()),
+    }
     return made.to(model.device).eval()
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a model's tensors with their names: whose codes a sampler was fitted to."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(flat.numpy().data)
+    return digest.hexdigest()
 
 
 def check_sampler(config: Part, parts: Registry = registry) -> None:
@@ -79,12 +95,26 @@ def made_sampler(model: Model, config: Part, parts: Registry = registry) -> Samp
 
 
 def fill(sampler: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give a sampler its fitted state, whose buffers it may only have registered in its fit."""
+    """Give a sampler its fitted state, whose buffers it may only have registered in its fit.
+
+    Raises:
+        ValueError: A name is that of something else than a tensor, or is none.
+    """
     for name, tensor in state.items():
         path, _, leaf = name.rpartition(".")
         owner = sampler.get_submodule(path)
-        if leaf not in owner._parameters:  # noqa: SLF001 - torch has no other way to tell them from buffers
-            vars(owner).pop(leaf, None)
-            owner._buffers.pop(leaf, None)  # noqa: SLF001 - it may have another shape
-            owner.register_buffer(leaf, tensor.clone())
+        if leaf in owner._parameters:  # noqa: SLF001 - torch has no other way to tell them from buffers
+            continue
+        there = vars(owner).get(leaf)
+        if not leaf.isidentifier() or hasattr(type(owner), leaf) or not _fillable(there):
+            msg = f"{name!r} is no tensor of this sampler"
+            raise ValueError(msg)
+        vars(owner).pop(leaf, None)
+        owner._buffers.pop(leaf, None)  # noqa: SLF001 - it may have another shape
+        owner.register_buffer(leaf, tensor.clone())
     sampler.load_state_dict(dict(state))
+
+
+def _fillable(there: object) -> bool:
+    """Whether a fit may have put a buffer where this stands."""
+    return there is None or isinstance(there, Tensor)

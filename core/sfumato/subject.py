@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, TypeVar
 
@@ -124,9 +125,12 @@ class Subject:
         """One draw of every item's code, ``(n, *Z)``: of a point, itself."""
 
         def make() -> Tensor:
-            # Posteriors that take no noise from outside draw from the global generator.
-            with keyed_global(self.model.device, self.seed, "drawn"):
-                return torch.cat([c.rsample()[0][0].detach() for c in self.codes(of)])
+            # Codes of their own, for those of codes() may have been drawn from already. Posteriors
+            # that take no noise from outside draw from the global generator.
+            model, seed = self.model, key(self.seed, "drawn")
+            with model.evaluating(), keyed_global(model.device, seed, "codes"):
+                fresh = estimates.codes(model, self._scope(of), seed)
+                return torch.cat([code.rsample()[0][0].detach() for code in fresh])
 
         return self.once(("drawn", of), make)
 
@@ -172,18 +176,20 @@ class Subject:
         """
         model = self.model
 
-        def fit() -> bool:
-            space.to(model.device)
-            space.fit(self.items("train"), model.contract)
-            space.eval()
-            return True
+        def fit() -> Features:
+            # A copy: another subject, of other data, may have been handed the same space. Its fit
+            # is keyed by nothing of the model, so that models are compared in one space.
+            own = copy.deepcopy(space).to(model.device)
+            with keyed_global(model.device, 0, "features"), torch.enable_grad():
+                own.fit(self.items("train"), model.contract)
+            return own.eval()
 
         def make() -> Tensor:
-            x = self.data(of, n)
-            runs = x.split(estimates.ROWS)
-            return torch.cat([space(run).flatten(1) for run in runs])
+            own = self.once(("fit", space), fit)
+            runs = self.data(of, n).split(estimates.ROWS)
+            with keyed_global(model.device, 0, "features/of data"):
+                return torch.cat([own(run).flatten(1) for run in runs])
 
-        self.once(("fit", space), fit)
         sampler = self.sampler if of == "generated" else None
         return self.once(("features", space, of, n, sampler), make)
 

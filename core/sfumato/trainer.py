@@ -28,6 +28,9 @@ _UNSCALED = "nothing was learned yet: scale the data, or give the likelihood a l
 _SLOWER = "lower the learning rate (training.optimizer.lr) or set training.clip_norm"
 
 
+_WARM = 3
+
+
 class Trainer:
     """One training of one model.
 
@@ -94,6 +97,34 @@ class Trainer:
             msg = f"{self._device} has too little memory for a batch of {self._spec.batch_size}"
             raise OutOfMemoryError(msg, hint=hint) from error
         return self._finish(began)
+
+    def seconds_a_step(self, steps: int) -> float:
+        """How long a step takes, its share of fitting a likelihood included; the model is spoilt by it."""
+        with keyed_global(self._device, self._seed, "run"):
+            warm = min(_WARM, self._steps - 1)
+            self._take(warm)
+            began = time.perf_counter()
+            # A schedule refuses more steps than it was made for.
+            steps = min(steps, self._steps - warm)
+            self._take(steps)
+            taken = (time.perf_counter() - began) / steps
+            began = time.perf_counter()
+            self._fit_likelihood(1)
+            return taken + (time.perf_counter() - began) / self._batches.per_epoch
+
+    def _take(self, steps: int) -> None:
+        model, taken = self._model.train(), 0
+        model.autocast = self._spec.precision == "bf16"
+        while taken < steps:
+            for step, batch in self._batches.epoch(0):
+                if taken == steps:
+                    break
+                self._step(step, batch)
+                taken += 1
+        model.autocast = False
+        model.eval()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
     # ---- one epoch ------------------------------------------------------------------------------
 

@@ -37,7 +37,9 @@ def warn_of_collapse(model: Model, kl: float, active: int, units: int) -> str | 
     else:
         what = "the posterior has collapsed to the prior, and codes say nothing about the item"
         spare = ""
-    return f"{told}: {what}. {advice(model)}{spare}"
+    # Early in training codes say nothing either.
+    first = "If the objective was still falling, train for longer. Else: "
+    return f"{told}: {what}. {first}{advice(model)}{spare}"
 
 
 def advice(model: Model) -> str:

@@ -54,10 +54,9 @@ _BLANKS = {
     "peak_memory": Figure(
         None,
         "bytes",
-        "lower",
         definition=(
             "most memory during training: on CUDA what torch had allocated, else of the whole process, with "
-            "interpreter and data"
+            "interpreter, data and what earlier runs left in it: compare runs of processes of their own"
         ),
         source="torch.cuda.max_memory_allocated, or VmHWM of proc(5)",
     ),

@@ -28,6 +28,8 @@ Samples = Annotated[int, Field(ge=1, description="Importance samples of each ite
 NATS = "nats per item"
 LOOSE = 0.05
 """Nats by which a bound may be off, to leading order, before it warns: few samples miss most of it."""
+DEGENERATE = 3
+"""Effective samples below which an estimate of how far a bound is off is worth nothing."""
 _IWAE = "Burda et al. (2016), Importance Weighted Autoencoders, arXiv:1509.00519"
 _VAE = "Kingma and Welling (2014), Auto-Encoding Variational Bayes, arXiv:1312.6114"
 _POINT = "its code is a point, which has no density"
@@ -191,14 +193,23 @@ def _counted(samples: int) -> str:
 
 def _warn_of_looseness(effective: Tensor, samples: int, name: str) -> str | None:
     """A sentence if a bound from these weights is off by more than :data:`LOOSE`, to leading order."""
+    more = f"Take more samples (--option {name}.samples={10 * samples}) or a posterior that fits better"
+    if samples == 1:
+        return (
+            f"of one sample this is the negative ELBO, and no estimate of the likelihood. {more}"
+        )
     off = float((1 / effective.double() - 1 / samples).mean()) / 2
     if not math.isfinite(off) or off <= LOOSE:
         return None
+    half = float(effective.median())
+    # Of the spread of weights that rest on one or two samples, next to nothing is seen.
+    far = f"by about {off:.1g} nats an item, or by several times that"
+    if half < DEGENERATE:
+        far = "and nobody can tell by how much"
     return (
-        f"half of the items have an effective sample size below {float(effective.median()):.2g} "
-        f"of {samples:,} samples, so this upper bound is loose: too high by about {off:.1g} nats an "
-        f"item, or by several times that. Take more samples (--option {name}.samples={10 * samples}) or a "
-        "posterior that fits better, and do not rank models by differences of that size"
+        f"half of the items have an effective sample size below {half:.2g} of {samples:,} samples, so "
+        f"this upper bound is too high, {far}. {more}, and do not rank models by "
+        "differences of that size"
     )
 
 

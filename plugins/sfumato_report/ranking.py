@@ -153,8 +153,10 @@ def ranking(comparison: Comparison, name: str) -> Ranking | None:
 
 
 def _repeats(comparison: Comparison, index: int, name: str) -> bool:
-    """Whether a column has the very figure of the one whose trainings it shares."""
+    """Whether a column has the very figure of the one whose trainings it shares, or only replays items."""
     variant = comparison.variants[index]
+    if variant.sampler is not None and variant.sampler.get("type") == "aggregate_posterior":
+        return True  # it is near the data because it is made of them
     named = {v.name: v for v in comparison.variants}
     owner = named.get(variant.trained_as or "")
     return owner is not None and owner.values(name) == variant.values(name)

@@ -117,6 +117,9 @@ def _accuracy(name: str, bare: Figure, items: int, predict: Predict) -> Measure:
     """A metric: accuracy of labels that are predicted from codes of training items and their labels."""
 
     def found(subject: Subject) -> dict[str, Fields]:
+        if subject.train is not None and torch.equal(subject.split.x, subject.train.x):
+            msg = "the split is the training items themselves, so nothing was held out"
+            raise Undefined(msg)
         labels, (learned, known) = _labels(subject), _learned(subject, items)
         predicted, warning = predict(learned, known, codes_of(subject))
         right = torch.from_numpy(predicted == labels)

@@ -33,8 +33,8 @@ class Gmm(Sampler):
 
     Args:
         components: How many normals :math:`C`; not more than there are items.
-        regularization: Variance that is added to every dimension of every normal, so that none is
-            flat.
+        regularization: Share of a dimension's variance over all codes that is added to that of
+            every normal, so that none is flat.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -61,9 +61,17 @@ class Gmm(Sampler):
     def fit(self, model: Model, split: Split, seed: int) -> None:
         """Fit the mixture to the codes of a split."""
         z = Subject(model, split, seed=seed).drawn()
-        codes = z.flatten(1).double().cpu().numpy()
+        flat = z.flatten(1).double().cpu()
+        # In units of their own spread, so that regularization means the same for codes of any scale.
+        centre, spread = flat.mean(0), flat.std(0, correction=0)
+        spread = torch.where(spread > 0, spread, 1.0)
+        codes = ((flat - centre) / spread).numpy()
+        if self.components > len(codes):
+            msg = f"{self.components} normals cannot be fitted to {len(codes)} codes"
+            hint = "ask for fewer components: --option gmm.components=…"
+            raise DataError(msg, hint=hint)
         mixture = self._mixtures.GaussianMixture(
-            min(self.components, len(codes)),
+            self.components,
             covariance_type="full",
             reg_covar=self.regularization,
             max_iter=_ITERATIONS,
@@ -84,8 +92,8 @@ class Gmm(Sampler):
         covariances = torch.as_tensor(mixture.covariances_)
         found = {
             "weights": torch.as_tensor(mixture.weights_),
-            "means": torch.as_tensor(mixture.means_).view(-1, *z.shape[1:]),
-            "factors": torch.linalg.cholesky(covariances),
+            "means": (centre + spread * torch.as_tensor(mixture.means_)).view(-1, *z.shape[1:]),
+            "factors": spread[:, None] * torch.linalg.cholesky(covariances),
         }
         for name, tensor in found.items():
             self.register_buffer(name, tensor.to(z))

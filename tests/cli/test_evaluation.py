@@ -119,9 +119,20 @@ def test_a_fitted_sampler_is_kept_and_used(command: Command, run: Path, tmp_path
     [
         (lambda run: flip(run / "samplers/gmm.safetensors"), "does not match its digest"),
         (lambda run: (run / "samplers/gmm.safetensors").unlink(), "is damaged"),
-        (lambda run: (run / "samplers/gmm.json").write_text("{"), "is damaged"),
-        (lambda run: edit(run, model="0" * 64), "was fitted to other weights"),
+        (lambda run: (run / "samplers/gmm.json").write_text("{"), "is missing or damaged"),
+        (lambda run: edit(run, weights="0" * 64), "was fitted to other weights"),
         (lambda run: edit(run, sampler={"type": "gmm", "compnents": 3}), "is not valid here"),
+        (lambda run: edit(run, format=2), "is missing or damaged"),
+        (lambda run: (run / "samplers/gmm.json").unlink(), "is missing or damaged"),
+        (
+            lambda run: (run / "samplers/gmm.json").write_text(
+                (run / "samplers/gmm.json").read_text().replace("1350", "1351")
+            ),
+            "does not match its digest",
+        ),
+        (lambda run: edit(run, sampler={"type": "aggregate_posterior"}), "says that it is a"),
+        (lambda run: renamed(run, "forward"), "is no tensor of this sampler"),
+        (lambda run: renamed(run, "components"), "is no tensor of this sampler"),
         (
             lambda run: edit(
                 run,
@@ -151,10 +162,28 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
+def renamed(run: Path, name: str) -> None:
+    """Call a tensor by another name, with a digest that fits."""
+    import hashlib
+
+    from safetensors.torch import load, save
+
+    file = run / "samplers/gmm.safetensors"
+    tensors = load(file.read_bytes())
+    content = save({**tensors, name: tensors["weights"].clone()})
+    file.write_bytes(content)
+    edit(run, tensors=hashlib.sha256(content).hexdigest())
+
+
 def edit(run: Path, **changes: Any) -> None:
     """Change what the JSON file says."""
+    from sfumato.sampler_files import Fitted
+
     file = run / "samplers/gmm.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    said = {**json.loads(file.read_text()), **changes}
+    if said["format"] == 1:  # with a digest that fits
+        said = Fitted.model_validate(said).sealed().model_dump(mode="json")
+    file.write_text(json.dumps(said))
 
 
 def test_training_anew_removes_old_samplers(
@@ -182,7 +211,7 @@ def test_families_specs_and_runs_mix(
     said = json.loads((tmp_path / "out/comparison.json").read_text())
     assert said["data"]["name"] == "digits"
     assert said["variants"]["run"]["runs"][0]["reused"]
-    assert "1 finished runs were taken as they are" in done.err
+    assert "1 finished run was taken as it is" in done.err
     assert "was trained under other conditions" in done.err or "note" not in done.err
 
 
@@ -241,7 +270,7 @@ def test_a_second_comparison_takes_what_is_finished(command: Command, tmp_path: 
     assert command("compare", "vae", *SMALL, *FEW, *where).code == 0
     done = command("compare", "vae", *SMALL, *where, "--metrics", "psnr", "--force")
     assert done.code == 0
-    assert "1 finished runs were taken as they are" in done.err
+    assert "1 finished run was taken as it is" in done.err
     assert "psnr" in done.out
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sfumato import (
+    ArtifactError,
     Comparison,
     DataError,
     Figure,
@@ -250,6 +251,56 @@ def test_whatever_may_change_a_run_makes_it_train_again(
     assert again()[1] == ["a"]
 
 
+def test_parts_registered_by_hand_are_trained_again(
+    parts: Registry, tiny: Tiny, grey: Tensor, tmp_path: Path
+) -> None:
+    """They have no version that could tell whether they changed; and the note says why."""
+
+    class Code(nn.Flatten):
+        """An encoder of one's own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+
+    parts.register("encoder", "own", Code)
+    for number in range(2):
+        made = compare({"a": tiny(encoder="own")}, grey, [0], tmp_path / "out", metrics=FEW,
+                       force=bool(number), parts=parts)  # fmt: skip
+        assert not made.variants[0].runs[0].reused
+    assert any("registered by hand" in note for note in made.notes)
+
+
+def test_a_sampler_is_kept_in_the_run_and_used_again(
+    tiny: Tiny, grey: Tensor, tmp_path: Path, runs: dict[str, Path]
+) -> None:
+    """A comparison keeps what it fits; of a finished run the one that is kept there is used."""
+    from sfumato import as_splits, fit_sampler, load, save_sampler
+
+    out = tmp_path / "out"
+    compare({"ae": tiny("ae")}, grey, [0], out, metrics=FEW)
+    assert (out / "runs/ae/seed-0/samplers/gmm.json").is_file()
+    model = load(runs["a4"], "cpu")
+    train_items = as_splits(grey).seen("train")
+    fitted = fit_sampler(model, train_items, {"type": "gmm", "components": 2})
+    save_sampler(fitted, runs["a4"])
+    made = compare({"ae": runs["a4"]}, grey, metrics=FEW)
+    assert made.variants[1].sampler is not None
+    assert made.variants[1].sampler["components"] == 2
+    asked = [{"type": "gmm", "components": 3}]
+    made = compare({"ae": runs["a4"]}, grey, metrics=FEW, samplers={"ae": asked})
+    assert made.variants[1].sampler is not None
+    assert made.variants[1].sampler["components"] == 3
+    with pytest.raises(ArtifactError, match="was not fitted to the weights"):
+        save_sampler(fitted, runs["v4"])
+
+
+def test_files_of_two_runs_are_refused(runs: dict[str, Path], grey: Tensor) -> None:
+    """A model file that was copied into another run's folder is not taken for its result."""
+    shutil.copy(runs["v4"] / "model.safetensors", runs["a4"])
+    with pytest.raises(ArtifactError, match="they are of two runs"):
+        compare({"a": runs["a4"]}, grey, metrics=FEW)
+
+
 def test_damaged_and_other_data_train_again(
     again: Callable[..., tuple[Comparison, list[str]]], tmp_path: Path, grey: Tensor
 ) -> None:
@@ -282,6 +333,27 @@ def test_steps_are_those_of_the_first(tiny: Tiny, grey: Tensor) -> None:
     assert made.notes == ()
     assert made.match == "steps"
     assert made.variants[1].spec["training"]["steps"] == 12
+
+
+def test_nobody_stops_early_where_steps_are_equal(tiny: Tiny, grey: Tensor) -> None:
+    """Patience is taken out, and that is said."""
+    impatient = {"epochs": 9, "patience": 1, "optimizer": {"type": "sgd", "lr": 1e-12}}
+    models = {"a": tiny(training={"epochs": 9}), "b": tiny(training=impatient)}
+    made = compare(models, grey, [0], metrics=FEW, match="steps")
+    assert [v.runs[0].history[-1]["step"] for v in made.variants] == [18, 18]
+    assert "patience was taken out" in made.notes[0]
+
+
+def test_seconds_a_step_leave_out_what_a_step_does_not_do(tiny: Tiny, grey: Tensor) -> None:
+    """Fitting a scale after an epoch counts by its share: such a step takes about as long as another's."""
+    sigma = {"type": "gaussian", "sigma": "optimal"}
+    plain = {"type": "gaussian", "sigma": 0.5}
+    many = grey.repeat(60, 1, 1, 1)
+    models = {"a": tiny(likelihood=plain, training={"epochs": 2}),
+              "b": tiny(likelihood=sigma, training={"epochs": 2})}  # fmt: skip
+    made = compare(models, many, [0], metrics=FEW, match="seconds")
+    steps = [v.runs[0].history[-1]["step"] for v in made.variants]
+    assert 0.4 < steps[1] / steps[0] < 2.5
 
 
 def test_parameters_are_those_of_the_first(tiny: Tiny, grey: Tensor) -> None:

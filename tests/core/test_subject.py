@@ -31,11 +31,13 @@ Tiny = Callable[..., dict[str, Any]]
 
 
 class Counting(Features):
-    """Counts how often it is fitted and asked."""
+    """Counts how often it is fitted and asked, all copies together."""
+
+    fits = asked = 0
 
     def __init__(self, *, scale: float = 1.0) -> None:
         super().__init__()
-        self.scale, self.fits, self.asked = scale, 0, 0
+        self.scale = scale
         Counting.made.append(self)
 
     made: list[Counting] = []  # noqa: RUF012 - for the test to look at
@@ -43,11 +45,11 @@ class Counting(Features):
     def fit(self, split: Split, contract: Contract) -> None:
         """Count."""
         del split, contract
-        self.fits += 1
+        Counting.fits += 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Count rows."""
-        self.asked += len(x)
+        Counting.asked += len(x)
         return self.scale * x.flatten(1)
 
 
@@ -211,11 +213,12 @@ def test_metrics_share_spaces_of_equal_options(parts: Registry, subject: Subject
     parts.register("metric", "centre", centre)
     parts.register("metric", "middle", centre)
     Counting.made.clear()
+    Counting.fits = Counting.asked = 0
     ready = Metrics(["centre", "middle"], parts)
     figures = ready.measure(subject)
     assert set(figures) == {"centre_counting"}
-    (space,) = Counting.made
-    assert (space.fits, space.asked) == (1, 6)
+    assert len(Counting.made) == 1
+    assert (Counting.fits, Counting.asked) == (1, 6)
     Counting.made.clear()
     scaled = {"type": "middle", "space": {"type": "counting", "scale": 2.0}}
     other = Metrics(["centre", scaled], parts).measure(subject)
@@ -223,6 +226,45 @@ def test_metrics_share_spaces_of_equal_options(parts: Registry, subject: Subject
     assert other["centre_counting"].value == pytest.approx(
         2 * (figures["centre_counting"].value or 0)
     )
+
+
+def test_what_others_draw_changes_no_draw(subject: Subject) -> None:
+    """A metric that draws from the codes itself shifts nothing that another one draws."""
+    wanted = Subject(subject.model, subject.split).drawn()
+    for code in subject.codes():
+        code.rsample(3)
+    assert subject.drawn().equal(wanted)
+
+
+def test_a_space_is_fitted_anew_for_other_data(subject: Subject, grey: Tensor) -> None:
+    """One space handed to two subjects in turn measures each in a space of its own training items."""
+    space = space_of("pca")
+    other = Subject(subject.model, subject.split, Split(grey[:9]))
+    one = subject.features(space, "split", 8)
+    assert not other.features(space, "split", 8).equal(one)
+    generated = subject.features(space, "generated", 8)
+    alone = Subject(subject.model, subject.split, subject.train)
+    assert alone.features(space_of("pca"), "generated", 8).equal(generated)
+
+
+def test_a_metric_that_fails_is_named(parts: Registry, subject: Subject) -> None:
+    """Whatever it raises, or returns instead of figures, is said to be its mistake."""
+
+    def failing() -> Callable[[Subject], dict[str, Figure]]:
+        def measure(_: Subject) -> dict[str, Figure]:
+            msg = "boom"
+            raise ZeroDivisionError(msg)
+
+        return measure
+
+    parts.register("metric", "failing", failing)
+    parts.register("metric", "odd", lambda: lambda _: {"a": 3})
+    with pytest.raises(PluginError, match="metric local:failing fails: ZeroDivisionError: boom"):
+        Metrics(["failing"], parts).measure(subject)
+    with pytest.raises(PluginError, match="metric local:odd returns int as 'a', not a Figure"):
+        Metrics(["odd"], parts).measure(subject)
+    with pytest.raises(DataError, match="not a list of names"):
+        Metrics("elbo", parts)
 
 
 def test_a_space_that_is_none_is_refused(parts: Registry) -> None:

@@ -271,6 +271,16 @@ def test_more_neighbours_than_items_are_undefined() -> None:
     assert knn(neighbours=8)(made)["knn"].value is not None
 
 
+def test_training_items_are_no_test() -> None:
+    """Scored on the very items they learned from, probes are undefined; clustering learns no labels."""
+    both = blobs(40, 2)
+    found = reasons(subject(both, both))
+    assert {name for name, why in found.items() if why and "nothing was held out" in why} == {
+        "linear_probe",
+        "knn",
+    }
+
+
 def test_a_model_that_is_told_the_label_is_not_probed() -> None:
     """Codes that know what they were given have found nothing out."""
     spec = {"model": {"family": "vae", "latent_dim": 2}}
@@ -279,7 +289,8 @@ def test_a_model_that_is_told_the_label_is_not_probed() -> None:
     model.contract = model.contract.model_copy(update={"condition": "label"})
     given = torch.eye(3)[torch.tensor(labels)]
     split = Split(torch.tensor(codes).float(), torch.tensor(labels), given)
-    (reason,) = set(reasons(Subject(model, split, split)).values())
+    train = Split(split.x.flip(0), split.label, given)
+    (reason,) = set(reasons(Subject(model, split, train)).values())
     assert reason == "the model is told the label, so what its codes tell is not what it found"
 
 

@@ -115,13 +115,28 @@ def test_mixture_is_fitted_to_draws_of_densities(given: Callable[..., Any]) -> N
 
 
 def test_mixture_of_few_or_equal_codes(given: Callable[..., Any]) -> None:
-    """No more normals than items; equal codes give a narrow normal; what cannot be fitted is told."""
+    """Equal codes give narrow normals; more normals than codes, and flat ones, are refused with a remedy."""
     model, split = given(torch.zeros(5, 2, dtype=torch.float64))
-    sampler: Any = sfumato.fit_sampler(model, split, "gmm")
-    assert len(sampler.weights) == 5
+    sampler: Any = sfumato.fit_sampler(model, split, {"type": "gmm", "components": 5})
     assert sampler(3, sfumato.Scope()).abs().max() < 0.1
-    with pytest.raises(DataError, match="no mixture of 5 normals fits 5 codes"):
-        sfumato.fit_sampler(model, split, {"type": "gmm", "regularization": 0.0})
+    with pytest.raises(DataError, match="10 normals cannot be fitted to 5 codes"):
+        sfumato.fit_sampler(model, split, "gmm")
+    flat = {"type": "gmm", "components": 2, "regularization": 0.0}
+    with pytest.raises(DataError, match="no mixture of 2 normals fits 5 codes"):
+        sfumato.fit_sampler(model, split, flat)
+
+
+def test_mixture_does_not_depend_on_the_scale_of_codes(given: Callable[..., Any]) -> None:
+    """Codes a thousand times smaller, and moved, have the same mixture on their scale."""
+    z = three(300)
+    asked = {"type": "gmm", "components": 3}
+    model, split = given(z)
+    one: Any = sfumato.fit_sampler(model, split, asked)
+    small, split = given(1e-3 * z + 7)
+    other: Any = sfumato.fit_sampler(small, split, asked)
+    torch.testing.assert_close(other.means, 1e-3 * one.means + 7)
+    torch.testing.assert_close(other.factors, 1e-3 * one.factors)
+    torch.testing.assert_close(other.weights, one.weights)
 
 
 def test_mixture_without_its_package_says_what_to_install(

@@ -226,13 +226,13 @@ def test_more_samples_lower_nll_to_the_evidence(linear_gaussian: Callable[..., A
     assert values == sorted(values, reverse=True)
     # Leading term (1/ESS − 1/K)/2 of what is left, below 1/1000 at K = 1000, and the spread of it.
     assert values[-1] == pytest.approx(-evidence(truth, x).mean(), abs=0.01)
-    assert figures[1].warning is None, "one sample is the ELBO, and claims nothing else"
+    assert "this is the negative ELBO" in str(figures[1].warning)
     assert figures[1000].warning is None
 
 
 @pytest.mark.parametrize(
     ("shift", "samples", "warns"),
-    [(0.1, 20, False), (0.3, 20, True), (0.4, 100, True), (0.4, 1000, False), (0.6, 1, False)],
+    [(0.1, 20, False), (0.3, 20, True), (0.4, 100, True), (0.4, 1000, False)],
 )
 def test_a_loose_bound_warns(
     linear_gaussian: Callable[..., Any], shift: float, samples: int, *, warns: bool
@@ -242,7 +242,7 @@ def test_a_loose_bound_warns(
     x = truth.draw(300)
     found = nll(samples=samples)(subject_of(truth.build(shift=shift), x))["nll"]
     loose = value(found) + evidence(truth, x).mean()
-    assert (loose > 0.1) == (warns or samples == 1), "what the test supposes"
+    assert (loose > 0.1) == warns, "what the test supposes"
     assert (found.warning is not None) == warns
     if found.warning is not None:
         assert f"--option nll.samples={10 * samples}" in found.warning

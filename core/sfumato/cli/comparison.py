@@ -121,16 +121,25 @@ def _show(made: Comparison, out: Path, report: str) -> None:
     if table := differences_table(made) if several else "":
         options.say(f"less {made.variants[0].name}, paired by seed ± 95 % interval")
         options.say(table, nl=False)
+        if "*" in table:
+            options.say(
+                "  * the 95 % interval excludes 0; of twenty such figures one may by chance"
+            )
     for note in made.notes:
         options.say(f"note: {note}", err=True)
     for line, seeds in _warnings(made).items():
         options.say(f"warning: {line} (seed {', '.join(map(str, seeds))})", err=True)
+    told: set[str] = set()
     for variant in made.variants:
         for seed, error in variant.errors.items():
-            options.say(f"{variant.name}, seed {seed} failed: {error}", err=True)
+            of = variant.trained_as or variant.name
+            if f"{of} {seed} {error}" not in told:
+                options.say(f"{variant.name}, seed {seed} failed: {error}", err=True)
+            told.add(f"{of} {seed} {error}")
     reused = sum(run.reused for v in made.variants if v.trained_as is None for run in v.runs)
     if reused:
-        options.say(f"{reused} finished runs were taken as they are", err=True)
+        runs = "finished run was" if reused == 1 else "finished runs were"
+        options.say(f"{reused} {runs} taken as {'it is' if reused == 1 else 'they are'}", err=True)
     written = out / "report.html" if report == "html" else f"the report {report}"
     options.say(f"wrote {written} and {out / 'comparison.json'}")
 
@@ -152,14 +161,20 @@ def _sources(models: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]
     from sfumato.columns import unique_names
 
     wanted: dict[str, list[str]] = {}
+    bare: set[str] = set()  # named by themselves, without a sampler
     order: list[str] = []
     for model in models:
         base, plus, sampler = model.rpartition("+")
         if not plus or Path(model).exists():
             base, sampler = model, ""
-        if sampler and base in wanted:
-            wanted[base].append(sampler)
+        elif not base or not sampler:
+            msg = f"{model!r}: write a model, +, and a sampler, such as vae+gmm"
+            raise click.UsageError(msg)
+        if base in wanted and (sampler or (wanted[base] and base not in bare)):
+            wanted[base] += [sampler] if sampler else []
+            bare |= set() if sampler else {base}
             continue
+        bare |= set() if sampler else {base}
         order.append(base)
         wanted.setdefault(base, []).extend([sampler] if sampler else [])
     taken = {_name(model) for model in order if not Path(model).is_dir()}
@@ -192,10 +207,10 @@ def _loaded(sources: dict[str, str], changes: Sequence[str]) -> dict[str, Spec |
         if name in found:
             continue
         preset = {"data": "digits", "model": {"family": model}}
-        if data is None:
+        if data is None or any(change.startswith("data=") for change in changes):
             found[name] = load_spec(preset, changes)
-        else:
-            told = [change for change in changes if not change.startswith("data")]
+        else:  # data.… changes the specs, whose data these are; runs stay what they are
+            told = [change for change in changes if not change.startswith("data.")]
             own = {"data": data.data, "base": data.base}
             found[name] = load_spec(preset, told).model_copy(update=own)
     return {name: found[name] for name in sources}

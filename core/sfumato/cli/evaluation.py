@@ -50,7 +50,7 @@ def evaluate(
     asked = [chosen[name] for name in names]
     check(asked)
     model, splits = open_run(run, overrides, device, force=force)
-    fitted = sampler_for(run, chosen[sampler], model, splits, 0) if sampler else None
+    fitted, how = sampler_for(run, chosen[sampler], model, splits, 0) if sampler else (None, "")
     evaluation = measure(
         model, splits, split, asked, seed=seed, sampler=fitted, cost=read_cost(run)
     )
@@ -58,8 +58,9 @@ def evaluate(
         about: dict[str, Any] = {"run": str(run), "spec_hash": model.spec.hash}
         options.print_json({**about, **evaluation.to_json()})
         return
-    source = f", codes from {sampler}" if sampler else ""
-    options.say(f"{run}: {evaluation.items:,} items of {split}{source}")
+    source = f", codes from {sampler} ({how})" if sampler else ""
+    items = "item" if evaluation.items == 1 else "items"
+    options.say(f"{run}: {evaluation.items:,} {items} of {split}{source}")
     options.say(figures_table(evaluation.figures), nl=False)
     for warning in evaluation.warnings:
         options.say(f"warning: {warning}", err=True)

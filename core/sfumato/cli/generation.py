@@ -74,7 +74,7 @@ def sample(
         model = load(run, device or "auto", force=force)
     else:
         model, splits = open_run(run, (), device, force=force)
-        fitted = sampler_for(run, chosen[sampler], model, splits, seed)
+        fitted, _ = sampler_for(run, chosen[sampler], model, splits, seed)
     contract = model.contract
     if output is None:
         output = new_file("samples.png" if is_picture(contract.shape) else "samples.npy")

@@ -21,7 +21,7 @@ from sfumato.options import path_options
 from sfumato.pictures import picture_grid
 from sfumato.registry import registry
 from sfumato.resolve import load_spec
-from sfumato.run import read_run
+from sfumato.run import check_one_run, read_run
 from sfumato.spec import Spec
 
 
@@ -31,6 +31,7 @@ def open_run(
     """The model of a run, and its data, which must keep to the contract that the model was trained on."""
     model = load(run, device or "auto", force=force)
     spec = read_run(run)[0]
+    check_one_run(run, model)
     if overrides:
         spec = from_here(spec, load_spec(spec, overrides))
     splits = load_splits(spec)

@@ -55,8 +55,10 @@ def fit_sampler(
     options.say(f"{file}: {sampler}, fitted to {about['items']:,} training items")
 
 
-def sampler_for(run: Path, asked: Any, model: Model, splits: Splits, seed: int) -> Sampler:
-    """A sampler for a run: the one that was fitted and kept, else one fitted now.
+def sampler_for(
+    run: Path, asked: Any, model: Model, splits: Splits, seed: int
+) -> tuple[Sampler, str]:
+    """A sampler for a run: the one that was fitted and kept, else one fitted now; and which it is.
 
     Args:
         run: The run.
@@ -73,5 +75,5 @@ def sampler_for(run: Path, asked: Any, model: Model, splits: Splits, seed: int) 
     with_options = config if len(asked) > 1 else None
     kept = saved_sampler(run, config.type, model, asked=with_options)
     if kept is not None:
-        return kept
-    return fit(model, splits.seen("train", model.dtype), asked, seed=seed)
+        return kept, "kept in the run"
+    return fit(model, splits.seen("train", model.dtype), asked, seed=seed), "fitted now"

@@ -31,12 +31,13 @@ def comparison_table(comparison: Comparison) -> str:
     variants = comparison.variants
     names = dict.fromkeys(name for v in variants for name in v.figures)
     examples = {n: next(v.figures[n] for v in variants if n in v.figures) for n in names}
-    floors = any(s.floor is not None for s in examples.values())
+    floors = any(s.floor is not None for v in variants for s in v.figures.values())
     real = [_REAL] if floors else []
     rows: list[tuple[str, ...]] = [("", *(v.name for v in variants), *real, "unit", "better")]
     for name, example in examples.items():
         cells = [_cell(v, v.figures.get(name)) for v in variants]
-        floor = [_floor(example.floor)] if floors else []
+        found = (v.figures[name].floor for v in variants if name in v.figures)
+        floor = [_floor(next((f for f in found if f is not None), None))] if floors else []
         figure = example.example
         rows.append((name, *cells, *floor, figure.unit, figure.better or ""))
     blank = [""] if floors else []
@@ -57,18 +58,19 @@ def differences_table(comparison: Comparison) -> str:
     for name in names:
         found = [comparison.difference(name, v, first) for v in others]
         if any(d is not None for d in found):
-            rows.append((name, *(_difference(d) for d in found)))
+            rows.append((name, *(_difference(d, len(comparison.seeds)) for d in found)))
     return _aligned(rows) if len(rows) > 1 else ""
 
 
 def _cell(variant: Variant, summary: Summary | None) -> str:
     if summary is None:
         return "failed" if variant.errors else "not measured"
-    interval = summary.interval
-    return with_error(summary.mean, None if interval is None else interval.half)
+    interval, known = summary.interval, len(summary.values)
+    said = with_error(summary.mean, None if interval is None else interval.half)
+    return said + (f" ({known} of {len(variant.runs)})" if 0 < known < len(variant.runs) else "")
 
 
-def _difference(difference: Difference | None) -> str:
+def _difference(difference: Difference | None, seeds: int) -> str:
     if difference is None:
         return "–"
     interval = difference.interval
@@ -76,7 +78,8 @@ def _difference(difference: Difference | None) -> str:
         return "0"
     said = with_error(difference.mean, None if interval is None else interval.half)
     sign = "" if said.startswith("−") else "+"
-    return f"{sign}{said}{'*' if difference.marked else ''}"
+    paired = f" ({difference.seeds} of {seeds})" if difference.seeds < seeds else ""
+    return f"{sign}{said}{'*' if difference.marked else ''}{paired}"
 
 
 def _floor(floor: float | None) -> str:
