@@ -38,8 +38,9 @@ def warn_of_collapse(model: Model, kl: float, active: int, units: int) -> str | 
         what = "the posterior has collapsed to the prior, and codes say nothing about the item"
         spare = ""
     # Early in training codes say nothing either.
-    first = "If the objective was still falling, train for longer. Else: "
-    return f"{told}: {what}. {first}{advice(model)}{spare}"
+    said = advice(model)
+    first = "If the objective was still falling, train for longer; else"
+    return f"{told}: {what}. {first} {said[0].lower()}{said[1:]}{spare}"
 
 
 def advice(model: Model) -> str:
