@@ -147,11 +147,15 @@ def _show(made: Comparison, out: Path, report: str) -> None:
 def _warnings(made: Comparison) -> dict[str, list[int]]:
     """What runs warn of, each once, with its seeds."""
     found: dict[str, list[int]] = {}
+    cautions = {variant.name: variant.cautions for variant in made.variants}
     for variant in made.variants:
         for run in variant.runs if variant.trained_as is None else ():
             for warning in run.warnings:
                 found.setdefault(f"{variant.name}: {warning}", []).append(run.seed)
+        shared = cautions.get(variant.trained_as or "", {})
         for name, (warning, seeds) in variant.cautions.items():
+            if shared.get(name, ("",))[0] == warning:
+                continue  # the column of the same trainings has said it
             found[f"{variant.name}: {name}: {warning}"] = seeds
     return found
 
