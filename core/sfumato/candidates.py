@@ -65,10 +65,10 @@ class Candidate:
         return replace(self, spec=load_spec(self.spec, changes, parts=parts)) if changes else self
 
 
-def is_run(source: object) -> bool:
-    """Whether a source of a comparison is a run folder."""
+def run_of(source: SpecLike) -> Path | None:
+    """The run folder that a source of a comparison names; None if it is a spec."""
     path = Path(source) if isinstance(source, str | os.PathLike) else None
-    return path is not None and path.is_dir()
+    return path if path is not None and path.is_dir() else None
 
 
 def candidates(
@@ -88,10 +88,10 @@ def candidates(
     found: list[Candidate] = []
     known: dict[tuple[str, Path], int] = {}
     for name, source in sources.items():
-        if not is_run(source):
+        path = run_of(source)
+        if path is None:
             found.append(Candidate(name, load_spec(source, changes, parts=parts)))
             continue
-        path = Path(source)  # type: ignore[arg-type]  # a path, for it is a run folder
         spec, about = read_run(path)
         if about.get("status") != "finished":
             msg = f"the run {path} is {about.get('status')}, not finished"

@@ -35,7 +35,6 @@ from sfumato.resolve import bind, resolve_part
 from sfumato.results import Comparison
 from sfumato.reuse import check_same_data, finished, unlike
 from sfumato.run import command_line, environment
-from sfumato.spec import Spec
 from sfumato.training import Data, check_batches, check_patience, check_support
 
 SEEDS = (0, 1, 2)
@@ -107,8 +106,8 @@ def compare(
     found = with_samplers(candidates(models, changes, parts), samplers or {}, parts)
     splits, data_name = _data(found, data, parts)
     if data is not None:
-        found = [_respecced(c, c.spec.model_copy(update={"data": None})) for c in found]
-    found = [_respecced(c, bind(c.spec, splits.contract, parts)) for c in found]
+        found = [replace(c, spec=c.spec.model_copy(update={"data": None})) for c in found]
+    found = [replace(c, spec=bind(c.spec, splits.contract, parts)) for c in found]
     named = None if data is not None else data_name
     ready = Metrics(default_metrics(named, parts) if metrics is None else metrics, parts)
     reporter = _reporter(report, parts)
@@ -186,10 +185,6 @@ def _data(found: Sequence[Candidate], data: Data | None, parts: Registry) -> tup
         return splits, "own data"
     spec = one_source_of_data(found, parts)
     return load_splits(spec, parts=parts), spec.data.type if spec.data else ""
-
-
-def _respecced(candidate: Candidate, spec: Spec) -> Candidate:
-    return replace(candidate, spec=spec)
 
 
 def _check(

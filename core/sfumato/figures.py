@@ -165,10 +165,15 @@ class Difference:
         return cls(statistics.fmean(gaps), Interval.of(gaps), len(gaps)) if gaps else None
 
     @property
+    def few(self) -> bool:
+        """Whether the seeds are fewer than five, which have an interval and no verdict."""
+        return self.seeds < MARKED_FROM
+
+    @property
     def marked(self) -> bool:
         """Whether the interval excludes 0, and five seeds or more say so: fewer estimate no spread."""
         return (
-            self.seeds >= MARKED_FROM
+            not self.few
             and self.interval is not None
             and not self.interval.low <= 0 <= self.interval.high
         )

@@ -15,7 +15,6 @@ from sfumato import Comparison, Difference, Figure, Variant
 from sfumato_report.text import finite
 
 Verdict = Literal["alone", "one seed", "tie", "settled", "few", "open"]
-_FEW = 5
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class Ranking:
             return "one seed"
         if self.difference.marked:
             return "settled"
-        return "few" if self.difference.seeds < _FEW else "open"
+        return "few" if self.difference.few else "open"
 
 
 def ranking(comparison: Comparison, name: str) -> Ranking | None:
