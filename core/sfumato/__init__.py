@@ -72,10 +72,13 @@ if TYPE_CHECKING:
     from sfumato.randomness import permuted as permuted
     from sfumato.registry import register as register
     from sfumato.resolve import load_spec as load_spec
+    from sfumato.results import CodeSpace as CodeSpace
     from sfumato.results import Comparison as Comparison
+    from sfumato.results import Lattice as Lattice
     from sfumato.results import Pictures as Pictures
     from sfumato.results import Variant as Variant
     from sfumato.results import VariantRun as VariantRun
+    from sfumato.results import View as View
     from sfumato.run import Run as Run
     from sfumato.sampler_files import save_sampler as save_sampler
     from sfumato.sampler_files import saved_sampler as saved_sampler
@@ -84,6 +87,10 @@ if TYPE_CHECKING:
     from sfumato.spec import Spec as Spec
     from sfumato.subject import Subject as Subject
     from sfumato.training import train as train
+    from sfumato.unrolled import Layer as Layer
+    from sfumato.unrolled import Unrolled as Unrolled
+    from sfumato.unrolled import unroll as unroll
+    from sfumato.views import view as view
 
 _NAMES = {
     "artifact": "Header load read_header save",
@@ -109,7 +116,7 @@ _NAMES = {
     "resolve": "load_spec",
     "figures": "Difference Figure Summary",
     "intervals": "Interval",
-    "results": "Comparison Pictures Variant VariantRun",
+    "results": "CodeSpace Comparison Lattice Pictures Variant VariantRun View",
     "run": "Run",
     "sampler_files": "save_sampler saved_sampler",
     "samplers": "fit_sampler",
@@ -117,6 +124,8 @@ _NAMES = {
     "spec": "Spec",
     "subject": "Subject",
     "training": "train",
+    "unrolled": "Layer Unrolled unroll",
+    "views": "view",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from sfumato import views
 from sfumato.assembly import assemble
 from sfumato.candidates import Asked, Candidate
 from sfumato.data import Splits
@@ -16,11 +16,10 @@ from sfumato.evaluation import Metrics
 from sfumato.figures import Json
 from sfumato.hooks import Hooks
 from sfumato.interfaces import Sampler
-from sfumato.model import Model
 from sfumato.plan import Plan
 from sfumato.registry import LOCAL, Registry
 from sfumato.resolve import load_spec
-from sfumato.results import Pictures, Variant, VariantRun
+from sfumato.results import Variant, VariantRun, View
 from sfumato.reuse import Trained, finished, same_run
 from sfumato.run import RunFolder
 from sfumato.sampler_files import save_sampler, saved_sampler
@@ -30,7 +29,6 @@ from sfumato.subject import Subject
 from sfumato.trainer import Trainer
 
 _LONGEST = 60
-_ORIGINALS, _SAMPLES, _PAIRS, _STEPS = 10, 40, 3, 10
 
 Progress = Callable[[str, int, Json], None]
 
@@ -52,6 +50,8 @@ class Columns:
 
     Attributes:
         notes: What happened on the way, in sentences.
+        split: The split that is measured.
+        items: Its first items, as the models see them.
     """
 
     def __init__(
@@ -75,17 +75,12 @@ class Columns:
         self._used: dict[str, Json] = {}
         self.notes: list[str] = []
         self.split = "test" if splits.test is not None else "train"
-        self._shown = splits.seen(self.split).take(slice(0, max(_ORIGINALS, 2 * _PAIRS)))
-
-    @property
-    def originals(self) -> Tensor:
-        """The first items of the split, as the models see them."""
-        return self._shown.x[:_ORIGINALS]
+        self.items = splits.seen(self.split).take(slice(0, views.SHOWN))
 
     def variants(self, candidate: Candidate) -> list[Variant]:
         """Train a candidate with every seed, and make its columns."""
         runs: dict[str, list[VariantRun]] = {name: [] for name in candidate.columns}
-        pictures: dict[str, Pictures] = {}
+        shown: dict[str, View] = {}
         plan: Plan | None = None
         for seed in candidate.seeds(self._seeds):
             try:
@@ -96,10 +91,8 @@ class Columns:
                     made.append(failed)
                 continue
             plan = trained.model.plan
-            for name, (run, drawn) in self._measured(candidate, seed, trained).items():
+            for name, run in self._measured(candidate, seed, trained, shown).items():
                 runs[name].append(run)
-                if drawn is not None:
-                    pictures.setdefault(name, drawn)
         spec = candidate.spec
         if plan is None:  # every run failed
             plan = assemble(spec, self._splits.contract, "cpu", parts=self._parts).plan
@@ -112,9 +105,10 @@ class Columns:
                 plan.parameters,
                 provenance,
                 tuple(runs[name]),
-                pictures.get(name),
+                shown[name].pictures if name in shown else None,
                 self._sampler_of(candidate, name),
                 None if name == candidate.name else candidate.name,
+                shown[name].codes if name in shown else None,
             )
             for name in candidate.columns
         ]
@@ -150,9 +144,9 @@ class Columns:
     # ---- measuring ------------------------------------------------------------------------------
 
     def _measured(
-        self, candidate: Candidate, seed: int, trained: Trained
-    ) -> dict[str, tuple[VariantRun, Pictures | None]]:
-        """A run, and what it shows, for each column of a candidate."""
+        self, candidate: Candidate, seed: int, trained: Trained, shown: dict[str, View]
+    ) -> dict[str, VariantRun]:
+        """A run for each column of a candidate; the first that does not fail is the one shown."""
         model, splits = trained.model, self._splits
         cost = {"seconds": trained.seconds, "peak_memory": trained.peak_memory}
         subject = Subject(
@@ -162,7 +156,7 @@ class Columns:
             cost={name: value for name, value in cost.items() if value is not None},
         )
         path = self._path(candidate, seed)
-        made: dict[str, tuple[VariantRun, Pictures | None]] = {}
+        made: dict[str, VariantRun] = {}
         for column in candidate.columns:
             try:
                 asked = candidate.samplers.get(column)
@@ -170,11 +164,12 @@ class Columns:
                 if sampler is not None:
                     self._used.setdefault(column, dict(sampler.about["sampler"]))
                 figures = self._metrics.measure(subject.sampled_by(sampler))
-                drawn = self._pictures(model, seed, sampler)
+                if column not in shown:
+                    shown[column] = views.view(subject, self.items, seed, sampler)
             except Exception as error:  # noqa: BLE001 - whatever ends one column, the others go on
-                made[column] = _failed(seed, error, trained, self._told(path)), None
+                made[column] = _failed(seed, error, trained, self._told(path))
                 continue
-            run = VariantRun(
+            made[column] = VariantRun(
                 seed=seed,
                 path=self._told(path),
                 seconds=trained.seconds,
@@ -185,7 +180,6 @@ class Columns:
                 peak_memory=trained.peak_memory,
                 reused=trained.reused,
             )
-            made[column] = run, drawn
         return made
 
     def _sampler(
@@ -225,34 +219,6 @@ class Columns:
         if path is None or self._folder is None or not path.is_relative_to(self._folder):
             return path
         return path.relative_to(self._folder)
-
-    def _pictures(self, model: Model, seed: int, sampler: Sampler | None) -> Pictures:
-        x, condition = self._shown.x, self._shown.condition
-        # Samples take the conditions of the first items in turn; a walk keeps that of its start.
-        at = torch.arange(_SAMPLES) % len(x)
-        pairs = [
-            model.interpolate(
-                x[i],
-                x[i + 1],
-                steps=_STEPS,
-                condition=None if condition is None else condition[i : i + 1],
-            )
-            for i in range(0, 2 * min(_PAIRS, len(x) // 2), 2)
-        ]
-        shape = (0, _STEPS, *self._splits.contract.shape)
-        first = None if condition is None else condition[: len(self.originals)]
-        drawn = model.sample(
-            _SAMPLES,
-            seed=0,
-            sampler=sampler,
-            condition=None if condition is None else condition[at],
-        )
-        return Pictures(
-            reconstructions=model.reconstruct(self.originals, condition=first).cpu(),
-            samples=drawn.cpu(),
-            interpolations=torch.stack(pairs).cpu() if pairs else torch.zeros(shape),
-            seed=seed,
-        )
 
 
 def _failed(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sfumato import views
 from sfumato.assembly import assemble, probe
 from sfumato.candidates import (
     Candidate,
@@ -137,12 +138,13 @@ def compare(
         counts={name: len(items) for name, items in splits.named()},
         split=columns.split,
         seeds=tuple(dict.fromkeys(run.seed for v in variants for run in v.runs)),
-        originals=columns.originals,
+        originals=views.originals(columns.items),
         command=command_line(),
         environment=about,
         path=folder,
         match=match,
         notes=(*notes, *columns.notes),
+        items=columns.items,
     )
     if folder is not None:
         write(comparison, folder, reporter)

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from sfumato.data import Contract
+from sfumato.data import Contract, Split
 from sfumato.figures import Difference, Figure, Json, Summary
+from sfumato.unrolled import Unrolled
+
+Directions = Literal["units", "components"]
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,86 @@ class Pictures:
         interpolations: ``(rows, steps, *X)`` between the same pairs of originals, linear in code
             space.
         seed: The seed of that run.
+        spherical: ``(rows, steps, *X)``: the same pairs along the great circle.
+        traversals: ``(units, steps, *X)``: the first original's code with one unit at a time walked
+            from the 1st to the 99th percentile of the values that it takes over items.
+        traversed: Which units these are, from 0.
     """
 
     reconstructions: Tensor
     samples: Tensor
     interpolations: Tensor
     seed: int = 0
+    spherical: Tensor | None = None
+    traversals: Tensor | None = None
+    traversed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Data decoded over a rectangle of a plane of codes.
+
+    Args:
+        low: Where it starts, along each direction of the plane.
+        high: Where it ends.
+        means: ``(rows, columns, *X)``: rows go along the second direction, from low to high.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    means: Tensor
+
+
+@dataclass(frozen=True)
+class CodeSpace:
+    """Where one run puts the first items of the split, and how it decodes. Float32 on the CPU.
+
+    ``D`` numbers make a code, flattened; a code's coordinates are
+    ``(code - centre) @ directions.T``.
+
+    Args:
+        modes: ``(n, D)``, the modes of ``q(z|x)``, in the order of the items.
+        scales: ``(n, D)``, its standard deviations; None of points.
+        draws: ``(m, D)``, one draw of ``q(z|x)`` an item, of more items: the aggregate posterior.
+        prior: ``(m, D)``, as many draws of the prior.
+        kind: What the directions are: the ``units`` of the code where it has one or two, else
+            principal ``components`` of the modes.
+        centre: ``(D,)``.
+        axes: ``(A, D)``, orthonormal, by decreasing share.
+        shares: ``(A,)``, of the variance of the modes.
+        decoder: The mean of ``p(x|z)`` as a chain of layers, where it is one.
+        lattice: Data decoded over the first two directions.
+        probes: ``(p, D)``, some codes.
+        decoded: ``(p, *X)``, what torch makes of them.
+        condition: ``(1, C)``, what all of these are decoded under in a conditional model.
+    """
+
+    modes: Tensor
+    scales: Tensor | None
+    draws: Tensor
+    prior: Tensor
+    kind: Directions
+    centre: Tensor
+    axes: Tensor
+    shares: Tensor
+    decoder: Unrolled | None
+    lattice: Lattice
+    probes: Tensor
+    decoded: Tensor
+    condition: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """What one run shows.
+
+    Args:
+        pictures: Pictures of what it makes.
+        codes: Its code space.
+    """
+
+    pictures: Pictures
+    codes: CodeSpace
 
 
 @dataclass(frozen=True)
@@ -91,6 +168,7 @@ class Variant:
         pictures: What the first run that did not fail shows; None if all did.
         sampler: Where codes to generate from come from, with its options; None for the prior.
         trained_as: The variant whose trainings these are too, if it is another.
+        codes: Where that run puts the items; None if all failed.
     """
 
     name: str
@@ -102,6 +180,7 @@ class Variant:
     pictures: Pictures | None
     sampler: Json | None = None
     trained_as: str | None = None
+    codes: CodeSpace | None = None
 
     @property
     def figures(self) -> dict[str, Summary]:
@@ -160,6 +239,7 @@ class Comparison:
         path: Folder it was written to, or None.
         match: The budget that was made equal: ``params``, ``steps`` or ``seconds``; or None.
         notes: What limits the comparison, in sentences: unequal budgets or conditions.
+        items: The items that codes are shown of, in the model's space; the originals come first.
     """
 
     variants: tuple[Variant, ...]
@@ -174,6 +254,7 @@ class Comparison:
     path: Path | None = field(default=None, compare=False)
     match: str | None = None
     notes: tuple[str, ...] = ()
+    items: Split | None = field(default=None, compare=False)
 
     def differences(self) -> dict[str, dict[str, Any]]:
         """JSON pointers where the resolved specs differ, with each variant's value (None: absent)."""

@@ -1,29 +1,19 @@
-"""The page: a view of the comparison, poured into one template without any outside reference.
-
-The policy in the page's head allows ``data:`` images and exactly the styles and scripts that are
-here, by their SHA-256. Whatever a name, a command or a warning contains stays text: autoescaping
-writes it, and :func:`~sfumato_report.text.visible` shows what it would hide.
-"""
+"""The report's page: a view of the comparison, poured into one template."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from sfumato import Comparison
 from sfumato_report import curves, tables
 from sfumato_report.findings import findings
 from sfumato_report.pictures import Image, Painter
-from sfumato_report.text import integer, letter, listed, plural, visible
+from sfumato_report.shell import page
+from sfumato_report.text import integer, letter, listed
 
+_STYLES = ("uPlot.min.css", "report.css")
+_SCRIPTS = ("uPlot.iife.min.js", "theme.js", "report.js")
 _HUES, _DASHES = 6, 3
 _ORIGINALS, _SAMPLES, _ROWS = 16, 64, 6
 _PAGE, _CARD = 640, 330  # Widths of pictures, in pixels.
@@ -51,17 +41,12 @@ class Shown:
 
 def render(comparison: Comparison, title: str = "") -> str:
     """The report as HTML."""
-    styles = [_asset("uPlot.min.css"), _asset("report.css")]
-    scripts = [_asset("uPlot.iife.min.js"), _asset("report.js")]
     heads = [
         Head(letter(i), v.name, i % _HUES, i // _HUES % _DASHES)
         for i, v in enumerate(comparison.variants)
     ]
     found = curves.terms(comparison)
     view = {
-        "policy": policy(styles, scripts),
-        "styles": [Markup(s) for s in styles],  # noqa: S704 - our own files, not input
-        "scripts": [Markup(s) for s in scripts],  # noqa: S704 - our own files, not input
         "title": title or _title(comparison),
         "heads": heads,
         "comparison": comparison,
@@ -74,7 +59,6 @@ def render(comparison: Comparison, title: str = "") -> str:
         "terms": found,
         "stride": curves.stride(comparison),
         "uneven": _uneven(comparison),
-        "curves": Markup(data_block(_curve_data(heads, found))),  # noqa: S704 - escaped there
         "kept_terms": tables.kept_terms(comparison),
         "records": tables.records(comparison),
         "pictures": _pictures(comparison),
@@ -82,59 +66,8 @@ def render(comparison: Comparison, title: str = "") -> str:
         "provenance": tables.provenance(comparison),
         "environment": tables.flat(comparison.environment),
     }
-    return _environment().get_template("report.html.j2").render(view)
-
-
-def data_block(value: Any) -> str:
-    """JSON that may stand in a ``script`` element: nothing in it can end the element or a line."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def policy(styles: list[str], scripts: list[str]) -> str:
-    """The content security policy that lets in these texts and ``data:`` images only."""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            "img-src data:",
-            f"style-src {' '.join(map(_digest, styles))}",
-            f"script-src {' '.join(map(_digest, scripts))}",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-@cache
-def _asset(name: str) -> str:
-    # The hash is of what a browser reads, and browsers read "\n" for every line end.
-    return files(__package__).joinpath("assets", name).read_text("utf-8").replace("\r\n", "\n")
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("sfumato_report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # Every value passes here, so no line of the template can forget it.
-        finalize=_final,
-    )
-    environment.globals.update(letter=letter, plural=plural)
-    return environment
-
-
-def _final(value: object) -> object:
-    plain = isinstance(value, str) and not isinstance(value, Markup)
-    return visible(str(value)) if plain else value
+    blocks = {"curves": _curve_data(heads, found)}
+    return page("report.html.j2", view, blocks, styles=_STYLES, scripts=_SCRIPTS)
 
 
 def _title(comparison: Comparison) -> str:

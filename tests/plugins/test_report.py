@@ -18,7 +18,7 @@ from sfumato import Comparison, Contract, Figure, Pictures, Variant, VariantRun
 from sfumato_report import html
 from sfumato_report.curves import terms
 from sfumato_report.findings import findings
-from sfumato_report.page import data_block
+from sfumato_report.shell import data_block
 from sfumato_report.ranking import ranking
 from sfumato_report.tables import metrics
 from sfumato_report.text import letter, number, places, visible
@@ -424,7 +424,7 @@ def test_hostile_text_stays_text() -> None:
     source = render(hostile())
     page = Page(source)
     assert not page.inside
-    assert len(page.named("script")) == 3
+    assert len(page.named("script")) == 4
     assert len(page.named("style")) == 2
     assert all(attrs["src"].startswith("data:image/png;base64,") for attrs in page.named("img"))  # type: ignore[union-attr]
     allowed = re.compile(r"aria-[a-z]+|id|class|href|src|alt|width|height|for|role|tabindex|scope")

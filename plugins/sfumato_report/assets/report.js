@@ -1,21 +1,13 @@
 // Draws the curves. All they show is in the JSON block; everything else on the page stands without this.
 (() => {
   "use strict";
-  const block = document.getElementById("curves");
-  if (!block || typeof uPlot === "undefined") return;
-  const { variants, charts } = JSON.parse(block.textContent);
-  if (!charts.length) return;
-  const root = document.documentElement;
-  root.classList.add("scripted");
-
-  // Colours live in the style sheet alone, so that a change of scheme is one redraw.
-  let style = getComputedStyle(root);
-  const colour = (name) => style.getPropertyValue(name).trim();
-  const hue = (v) => colour(`--hue-${variants[v].hue}`);
+  const block = sfumato.data("curves");
+  if (!block) return;
+  const { variants, charts } = block;
+  const { colour, number: short } = sfumato;
+  const hue = (v) => sfumato.hue(variants[v].hue);
   const dashes = [undefined, [7, 4], [2, 3]];
   const ratio = () => uPlot.pxRatio;
-  const sign = (text) => text.replace("-", "\u2212");
-  const short = (y) => sign(Number(y.toPrecision(5)).toString());
 
   function series(chart) {
     const out = { data: [chart.x], options: [{}], bands: [], lines: [] };
@@ -59,7 +51,7 @@
         ctx.stroke();
       }
     }
-    ctx.font = `700 ${11 * ratio()}px system-ui, sans-serif`;
+    ctx.font = sfumato.font(11 * ratio(), 700);
     ctx.textAlign = "left";
     ctx.textBaseline = "middle";
     const labels = lines.map((line) => {
@@ -87,17 +79,6 @@
     const host = document.getElementById(chart.id);
     const readout = host.nextElementSibling;
     const { data, options, bands, lines } = series(chart);
-    const axis = (label, size) => ({
-      label,
-      size,
-      labelSize: 18,
-      labelGap: 2,
-      font: "12px system-ui, sans-serif",
-      labelFont: "12px system-ui, sans-serif",
-      stroke: () => colour("--soft"),
-      grid: { stroke: () => colour("--rule"), width: 1 },
-      ticks: { stroke: () => colour("--rule"), width: 1, size: 4 },
-    });
     const last = chart.x.length - 1;
     // uPlot ranges y before it commits a new x, but has already told the series which points are in view.
     const whole = ({ series: [, first] }) => first.idxs[0] === 0 && first.idxs[1] === last;
@@ -120,11 +101,8 @@
           },
         },
         axes: [
-          { ...axis("epoch", 26), incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] },
-          {
-            ...axis(chart.unit || "value", 52),
-            values: (_, ticks) => ticks.map((t) => sign(String(Number(t.toPrecision(6))))),
-          },
+          sfumato.axis("epoch", 26, { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] }),
+          sfumato.axis(chart.unit || "value", 52),
         ],
         series: options,
         bands,
@@ -153,20 +131,11 @@
       return plot.setCursor({ left: plot.valToPos(chart.x[to], "x"), top: 1 }, true, true);
     });
     host.addEventListener("blur", () => plot.setCursor({ left: -10, top: -10 }));
-    new ResizeObserver(() => {
-      if (host.clientWidth) plot.setSize({ width: host.clientWidth, height: host.clientHeight });
-    }).observe(host);
-    return plot;
+    return sfumato.fit(plot, host);
   }
 
   const plots = charts.map(draw);
-  const redraw = () => {
-    style = getComputedStyle(root);
-    plots.forEach((plot) => plot.redraw(false));
-  };
-  for (const query of ["(prefers-color-scheme: dark)", "print"]) {
-    matchMedia(query).addEventListener("change", redraw);
-  }
+  sfumato.onScheme(() => plots.forEach((plot) => plot.redraw(false)));
   // What is folded away on a screen belongs on paper.
   const folded = [...document.querySelectorAll("details:not([open])")];
   addEventListener("beforeprint", () => folded.forEach((d) => d.setAttribute("open", "")));

@@ -1,0 +1,52 @@
+// What every script of a page shares: its data, its colours, and how an axis looks.
+const sfumato = (() => {
+  "use strict";
+  const root = document.documentElement;
+  root.classList.add("scripted");
+
+  // Colours live in the style sheet alone, so that a change of scheme is one redraw.
+  let style = getComputedStyle(root);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const redraws = [];
+  for (const query of ["(prefers-color-scheme: dark)", "print"]) {
+    matchMedia(query).addEventListener("change", () => {
+      style = getComputedStyle(root);
+      redraws.forEach((redraw) => redraw());
+    });
+  }
+
+  const font = (size, weight = 400) => `${weight} ${size}px system-ui, sans-serif`;
+  const minus = (text) => text.replace("-", "\u2212");
+
+  return {
+    // The JSON of a block, or null where the page has none.
+    data: (id) => JSON.parse(document.getElementById(id)?.textContent ?? "null"),
+    colour,
+    hue: (index) => colour(`--hue-${index}`),
+    classHue: (index) => colour(`--class-${index % 10}`),
+    font,
+    number: (value, digits = 5) => minus(String(Number(value.toPrecision(digits)))),
+    // Called when the colours have changed.
+    onScheme: (redraw) => redraws.push(redraw),
+    axis: (label, size, more = {}) => ({
+      label,
+      size,
+      labelSize: 18,
+      labelGap: 2,
+      font: font(12),
+      labelFont: font(12),
+      stroke: () => colour("--soft"),
+      grid: { stroke: () => colour("--rule"), width: 1 },
+      ticks: { stroke: () => colour("--rule"), width: 1, size: 4 },
+      values: (_, ticks) => ticks.map((t) => (t === null ? "" : minus(String(Number(t.toPrecision(6)))))),
+      ...more,
+    }),
+    // The plot keeps the size of its host.
+    fit: (plot, host) => {
+      new ResizeObserver(() => {
+        if (host.clientWidth) plot.setSize({ width: host.clientWidth, height: host.clientHeight });
+      }).observe(host);
+      return plot;
+    },
+  };
+})();
