@@ -30,9 +30,9 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval | None:
-        """Of the mean of independent values, by Student's t; None below two."""
+        """Of the mean of independent values, by Student's t; None below two, or if one is not finite."""
         n = len(values)
-        if n < 2:  # noqa: PLR2004 - one value has no spread
+        if n < 2 or not all(map(math.isfinite, values)):  # noqa: PLR2004 - one value has no spread
             return None
         half = student(n - 1) * statistics.stdev(values) / math.sqrt(n)
         mean = statistics.fmean(values)

@@ -73,12 +73,13 @@ class Trainer:
         self._best_weights: dict[str, Tensor] | None = None
         self._history: list[Json] = []
         self._memory = PeakMemory(model.device)
+        self._listening = 0.0
 
     def run(self) -> Run:
         """Train to the end, or until patience runs out."""
         model, began = self._model, time.perf_counter()
         self._folder.start(model.spec, model, self._splits)
-        self._hooks.call("run_started", run=self._folder.path, spec=model.spec.to_json())
+        self._tell("run_started", run=self._folder.path, spec=model.spec.to_json())
         try:
             with keyed_global(self._device, self._seed, "run"):
                 self._fit_likelihood(0)
@@ -126,6 +127,15 @@ class Trainer:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
+    def _tell(self, hook: str, **arguments: Any) -> None:
+        """Call a hook. What listeners take is not time of training."""
+        began = time.perf_counter()
+        self._hooks.call(hook, **arguments)
+        self._listening += time.perf_counter() - began
+
+    def _since(self, began: float) -> float:
+        return time.perf_counter() - began - self._listening
+
     # ---- one epoch ------------------------------------------------------------------------------
 
     def _epoch(self, epoch: int, began: float) -> None:
@@ -134,7 +144,7 @@ class Trainer:
         line: Json = {
             "epoch": epoch + 1,
             "step": step,
-            "seconds": round(time.perf_counter() - began, 4),
+            "seconds": round(self._since(began), 4),
             "lr": self._updates.rate,
             "train": train,
         }
@@ -151,7 +161,7 @@ class Trainer:
         self._history.append(line)
         self._folder.epoch(line)
         self._keep_if_best(line, epoch + 1)
-        self._hooks.call("epoch_ended", run=self._folder.path, line=line)
+        self._tell("epoch_ended", run=self._folder.path, line=line)
         if self._progress:
             self._progress(line)
         if self._folder.due():
@@ -241,13 +251,13 @@ class Trainer:
         self._model.autocast = False
         self._model.eval()
         self._checkpoint()
-        seconds = round(time.perf_counter() - began, 4)
+        seconds = round(self._since(began), 4)
         self._folder.finish(status, seconds=seconds, epochs=len(self._history), **facts)
-        self._hooks.call("run_finished", run=self._folder.path, status=status)
+        self._tell("run_finished", run=self._folder.path, status=status)
 
     def _finish(self, began: float) -> Run:
         model, path = self._model, self._folder.path
-        seconds, peak = time.perf_counter() - began, self._memory.read()
+        seconds, peak = self._since(began), self._memory.read()
         self._checkpoint()
         if self._spec.keep == "best" and self._best_weights is not None:
             model.load_state_dict(self._best_weights)
@@ -270,8 +280,8 @@ class Trainer:
             peak_memory=peak,
         )
         if path is not None:
-            self._hooks.call("artifact_written", path=path / "model.safetensors")
-        self._hooks.call("run_finished", run=path, status="finished")
+            self._tell("artifact_written", path=path / "model.safetensors")
+        self._tell("run_finished", run=path, status="finished")
         return Run(model, tuple(self._history), path, self._kept, seconds, said, peak)
 
 

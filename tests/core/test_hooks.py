@@ -183,6 +183,43 @@ def test_a_tracker_follows_the_runs_that_ask_for_it(
     assert [c[1] for c in calls].count("started") == 2
 
 
+SLOW = """
+import time
+from sfumato import hookimpl
+
+late = 0.0
+real = time.perf_counter
+
+def clock():
+    return real() + late
+
+class Slow:
+    @hookimpl
+    def run_started(self):
+        self.wait()
+
+    @hookimpl
+    def epoch_ended(self):
+        self.wait()
+
+    def wait(self):
+        global late
+        late += 1000
+"""
+
+
+def test_what_listeners_take_is_no_time_of_training(
+    install: Install, tiny: Tiny, grey: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the run's seconds nor those of an epoch count what hooks take."""
+    seen = install("slow", {"tracker": "slow = slow:Slow"}, SLOW)
+    clock = seen.get("tracker", "slow").load().wait.__globals__["clock"]
+    monkeypatch.setattr("sfumato.trainer.time.perf_counter", clock)
+    run = train(tiny(), grey, trackers=["slow"], parts=seen)
+    assert run.seconds < 1000
+    assert all(line["seconds"] < 1000 for line in run.metrics)
+
+
 @pytest.mark.parametrize(
     ("tracker", "says"),
     [

@@ -63,6 +63,12 @@ def test_fewer_than_five_seeds_mark_nothing(gaps: list[float], marked: bool) -> 
     assert difference.marked is marked
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_leaves_no_interval(bad: float) -> None:
+    """Such a value has no spread that could be told, and ends nothing."""
+    assert Interval.of([1.0, bad, 2.0]) is None
+
+
 def test_nothing_to_pair_is_no_difference() -> None:
     """Two variants without a common seed have no difference, and one seed has no interval."""
     assert Difference.of([], []) is None
