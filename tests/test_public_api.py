@@ -24,6 +24,7 @@ PACKAGES = (
     "sfumato_report",
     "sfumato_representation",
     "sfumato_samplers",
+    "sfumato_trackers",
     "sfumato_vae",
 )
 ROOT = Path(__file__).parent.parent
@@ -79,7 +80,7 @@ def test_every_first_party_part_is_described(entry: Entry) -> None:
 def test_first_party_parts_of_every_kind_come_through_entry_points() -> None:
     """The built-ins use the mechanism that anyone uses: nothing is registered by hand."""
     groups = {p.group for p in metadata.distribution(PROJECT).entry_points}
-    others = {"command", "tracker"}  # which plugins alone provide
+    others = {"command"}  # which plugins alone provide
     assert {f"sfumato.{kind}" for kind in {*KINDS} - others} <= groups
 
 

@@ -226,7 +226,7 @@ def test_every_first_party_part_loads_and_has_a_schema(parts: Registry) -> None:
     from sfumato.options import config_model, describe
 
     ours = list(parts)
-    assert {e.kind for e in ours} == set(KINDS) - {"command", "tracker"}
+    assert {e.kind for e in ours} == set(KINDS) - {"command"}
     for entry in ours:
         assert config_model(entry)
         assert describe(entry), entry
