@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from sfumato.figures import Difference as Difference
     from sfumato.figures import Figure as Figure
     from sfumato.figures import Summary as Summary
+    from sfumato.foreign_text import visible_text as visible_text
     from sfumato.hooks import hookimpl as hookimpl
     from sfumato.interfaces import Code as Code
     from sfumato.interfaces import Context as Context
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from sfumato.interfaces import Shape as Shape
     from sfumato.intervals import Interval as Interval
     from sfumato.model import Model as Model
+    from sfumato.opening import open_run as open_run
     from sfumato.passes import Loss as Loss
     from sfumato.passes import LossOut as LossOut
     from sfumato.passes import Pass as Pass
@@ -106,9 +108,11 @@ _NAMES = {
     ),
     "evaluation": "Evaluation Metrics evaluate",
     "extras": "import_extra",
+    "foreign_text": "visible_text",
     "hooks": "hookimpl",
     "interfaces": "Code Context Decoder Encoder Features Likelihood Posterior Prior Sampler Scope Shape",
     "model": "Model",
+    "opening": "open_run",
     "passes": "Loss LossOut Pass",
     "pictures": "picture_grid",
     "randomness": "key keyed_generator keyed_global permuted",

@@ -146,18 +146,19 @@ def compare(
         notes=(*notes, *columns.notes),
         items=columns.items,
     )
-    if folder is not None:
-        write(comparison, folder, reporter)
-    return comparison
+    return comparison if folder is None else write(comparison, folder, reporter)
 
 
-def write(comparison: Comparison, folder: Path, reporter: Reporter) -> None:
-    """Write ``comparison.json`` and what a report makes of a comparison."""
+def write(comparison: Comparison, folder: Path, reporter: Reporter) -> Comparison:
+    """Write ``comparison.json`` and what a report makes of a comparison, which then names the files."""
     make_folder(folder)
+    figures = folder / "comparison.json"
     # The figures first: a report that fails must not lose them.
-    write_json(folder / "comparison.json", comparison.to_json())
-    for name, content in reporter(comparison).items():
-        write_atomically(folder / Path(name).name, content)
+    write_json(figures, comparison.to_json())
+    made = {folder / Path(name).name: content for name, content in reporter(comparison).items()}
+    for path, content in made.items():
+        write_atomically(path, content)
+    return replace(comparison, files=(*made, figures))
 
 
 def _check_arguments(models: object, seeds: Sequence[int], match: Match | None) -> None:

@@ -20,7 +20,7 @@ from sfumato.subject import Subject
 
 MetricLike = str | Mapping[str, Any]
 Measure = Callable[[Subject], Mapping[str, Figure]]
-METRICS = ("reconstruction", "elbo", "nll", "active_units", "fd", "prdc")
+METRICS = ("reconstruction", "elbo", "nll", "kl_per_dimension", "active_units", "fd", "prdc")
 """What is measured unless something else is asked for."""
 DEFAULT = "default"
 """What stands for these in a list of names."""
@@ -60,6 +60,11 @@ class Evaluation:
             "figures": {name: figure.to_json() for name, figure in self.figures.items()},
             "warnings": self.warnings,
         }
+
+    def _repr_html_(self) -> str:
+        from sfumato import notebook
+
+        return notebook.of_evaluation(self)
 
 
 def default_metrics(data: str | None, parts: Registry = registry) -> tuple[str, ...]:

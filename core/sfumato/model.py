@@ -72,6 +72,11 @@ class Model(nn.Module):
             module.training = False
         return self
 
+    def _repr_html_(self) -> str:
+        from sfumato import notebook
+
+        return notebook.of_model(self)
+
     # ---- what users ask ------------------------------------------------------------------------
 
     def encode(

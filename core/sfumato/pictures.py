@@ -8,6 +8,7 @@ import math
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from sfumato.errors import DataError
 
@@ -27,6 +28,7 @@ def picture_grid(
     high: float = 1.0,
     pixel: int | None = None,
     gap: int = 1,
+    longest: int | None = None,
 ) -> bytes:
     """A grid of data as PNG bytes, row by row.
 
@@ -38,11 +40,13 @@ def picture_grid(
         high: Value shown white; what is above is white too.
         pixel: Side of a value in pixels; chosen by the size of an item by default.
         gap: Values of background between items.
+        longest: Longest side of an item; a larger one is averaged down to it.
 
     Raises:
         DataError: Data of this shape have no picture.
     """
     images = _as_images(items)
+    images = images if longest is None else _averaged(images, longest)
     n, height, width, channels = images.shape
     span = high - low if high > low else 1.0
     levels = ((images.float() - low) / span).clamp(0, 1).mul(255).round().to(torch.uint8)
@@ -62,6 +66,16 @@ def picture_grid(
     stream = io.BytesIO()
     picture.resize(size, Image.Resampling.NEAREST).save(stream, "PNG", optimize=True)
     return stream.getvalue()
+
+
+def _averaged(images: Tensor, longest: int) -> Tensor:
+    """``(n, H, W, C)`` with no side above ``longest``, in proportion."""
+    height, width = images.shape[1:3]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return images
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return adaptive_avg_pool2d(images.float().movedim(3, 1), size).movedim(1, 3)
 
 
 def _as_images(items: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ class CodeSpace:
         modes: ``(n, D)``, the modes of ``q(z|x)``, in the order of the items.
         scales: ``(n, D)``, its standard deviations; None of points.
         draws: ``(m, D)``, one draw of ``q(z|x)`` an item, of more items: the aggregate posterior.
-        prior: ``(m, D)``, as many draws of the prior.
+        prior: ``(k, D)``, draws of the prior.
         kind: What the directions are: the ``units`` of the code where it has one or two, else
             principal ``components`` of the modes.
         centre: ``(D,)``.
@@ -240,6 +240,7 @@ class Comparison:
         match: The budget that was made equal: ``params``, ``steps`` or ``seconds``; or None.
         notes: What limits the comparison, in sentences: unequal budgets or conditions.
         items: The items that codes are shown of, in the model's space; the originals come first.
+        files: What was written: the report's files, and ``comparison.json``.
     """
 
     variants: tuple[Variant, ...]
@@ -255,6 +256,7 @@ class Comparison:
     match: str | None = None
     notes: tuple[str, ...] = ()
     items: Split | None = field(default=None, compare=False)
+    files: tuple[Path, ...] = field(default=(), compare=False)
 
     def differences(self) -> dict[str, dict[str, Any]]:
         """JSON pointers where the resolved specs differ, with each variant's value (None: absent)."""
@@ -292,6 +294,11 @@ class Comparison:
                 if (found := self._paired(one, other))
             ],
         }
+
+    def _repr_html_(self) -> str:
+        from sfumato import notebook
+
+        return notebook.of_comparison(self)
 
     def _paired(self, one: Variant, other: Variant) -> Json:
         made = {name: self.difference(name, one, other) for name in one.figures}

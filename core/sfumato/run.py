@@ -61,6 +61,11 @@ class Run:
     warnings: tuple[str, ...] = ()
     peak_memory: int | None = None
 
+    def _repr_html_(self) -> str:
+        from sfumato import notebook
+
+        return notebook.of_run(self)
+
 
 class RunFolder:
     """Writes a run folder, file by file, each whole or not at all.

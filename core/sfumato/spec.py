@@ -117,3 +117,8 @@ class Spec(_Frozen):
     def hash(self) -> str:
         """SHA-256 of the canonical JSON: equal for equal specs, whatever their order or spelling."""
         return hashlib.sha256(dumps(self.to_json()).encode()).hexdigest()
+
+    def _repr_html_(self) -> str:
+        from sfumato import notebook
+
+        return notebook.of_spec(self)

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import math
 import statistics
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from sfumato import visible_text
 
 _SIGNIFICANT = 6
 _PLAIN = (1e-5, 1e7)  # Magnitudes that are written without an exponent.
 _MINUTES_FROM = 100
-_BASIC = 0xFFFF
-_JOINERS = frozenset("\u200c\u200d")  # Persian and emoji need them, and they reorder nothing.
 _CAPITALS = frozenset(
-    ["elbo", "nll", "mse", "kl", "ess", "psnr", "ssim", "nmi", "ari", "mig", "sap"]
+    [
+        "elbo",
+        "nll",
+        "mse",
+        "kl",
+        "ess",
+        "psnr",
+        "ssim",
+        "nmi",
+        "ari",
+        "mig",
+        "sap",
+        "fd",
+        "kd",
+        "c2st",
+    ]
 )
-_DISTANCES = frozenset({"fd", "kd", "c2st"})
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
-def visible(text: str) -> str:
-    r"""Shows what a character would hide: a right-to-left override becomes the six ``\u202e``.
-
-    Control, direction-changing and other invisible characters are written as escapes, so that no
-    name reorders or hides the words around it; a lone surrogate could not be encoded at all.
-    """
-    return "".join(_shown(c) for c in text)
-
-
-def _shown(character: str) -> str:
-    if character in "\n\t" or character in _JOINERS:
-        return character
-    if unicodedata.category(character) not in _HIDDEN:
-        return character
-    point = ord(character)
-    return f"\\u{point:04x}" if point <= _BASIC else f"\\U{point:08x}"
+_IN_SPACES = frozenset(["fd", "kd", "c2st", "precision", "recall", "density", "coverage"])
+visible = visible_text
 
 
 def finite(value: Any) -> float | None:
@@ -116,10 +112,12 @@ def term(name: str) -> str:
     """A figure's name in a sentence: known abbreviations in capitals, and the space after them.
 
     Example:
-        >>> term("nll"), term("fd_pca"), term("active_units")
-        ('NLL', 'FD (pca)', 'active units')
+        >>> term("nll"), term("fd_pca"), term("active_units"), term("kl_per_dimension")
+        ('NLL', 'FD (pca)', 'active units', 'KL per dimension')
     """
-    measure, _, space = name.partition("_")
-    if measure in _DISTANCES and space:
-        return f"{measure.upper()} ({space.replace('_', ' ')})"
-    return name.upper() if name in _CAPITALS else name.replace("_", " ")
+    measure, _, rest = name.partition("_")
+    first = measure.upper() if measure in _CAPITALS else measure
+    if not rest:
+        return first
+    rest = rest.replace("_", " ")
+    return f"{first} ({rest})" if measure in _IN_SPACES else f"{first} {rest}"

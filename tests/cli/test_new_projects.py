@@ -223,7 +223,7 @@ def test_compare_takes_any_report(
             {"a": spec()}, None, [0], tmp_path / "two", report={"type": "lines", "count": 2}
         )
     assert done.code == 0, done.err
-    assert f"wrote the report lines and {out / 'comparison.json'}" in done.out
+    assert f"wrote {out / 'lines.txt'} and {out / 'comparison.json'}" in done.out
     assert (out / "lines.txt").read_text() == "digits"
     assert not (out / "report.html").exists()
     assert (tmp_path / "two" / "lines.txt").read_text() == 2 * made.data_name

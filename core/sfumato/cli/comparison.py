@@ -107,12 +107,12 @@ def compare(
     if as_json:
         options.print_json(made.to_json())
     else:
-        _show(made, out, report)
+        _show(made)
     if any(variant.errors for variant in made.variants):
         click.get_current_context().exit(_FAILED)
 
 
-def _show(made: Comparison, out: Path, report: str) -> None:
+def _show(made: Comparison) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in made.counts.items())
     several = len(made.seeds) > 1
     means = f"means over seeds {list(made.seeds)} ± 95 % interval"
@@ -140,8 +140,8 @@ def _show(made: Comparison, out: Path, report: str) -> None:
     if reused:
         runs = "finished run was" if reused == 1 else "finished runs were"
         options.say(f"{reused} {runs} taken as {'it is' if reused == 1 else 'they are'}", err=True)
-    written = out / "report.html" if report == "html" else f"the report {report}"
-    options.say(f"wrote {written} and {out / 'comparison.json'}")
+    *reports, figures = map(str, made.files)
+    options.say(f"wrote {', '.join(reports)}{' and ' if reports else ''}{figures}")
 
 
 def _warnings(made: Comparison) -> dict[str, list[int]]:
@@ -193,7 +193,7 @@ def _sources(models: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]
 
 def _loaded(sources: dict[str, str], changes: Sequence[str]) -> dict[str, Spec | Path]:
     """Specs, and run folders as they are. Families take the data of the first spec or run beside them."""
-    from sfumato.cli.runs import from_here
+    from sfumato.opening import from_here
     from sfumato.resolve import load_spec
     from sfumato.run import read_run
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,25 +119,3 @@ def say(text: str, *, err: bool = False, **style: Any) -> None:
 def print_json(value: Any) -> None:
     """One object on stdout, and nothing else."""
     click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
-
-
-def number(value: float | None) -> str:
-    """A figure for people: four significant digits, at most six decimals; a whole number as it is."""
-    if value is None:
-        return "not defined"
-    if value == int(value):
-        return _fixed(value, 0)
-    size = math.floor(math.log10(abs(value))) if value else 0
-    return _fixed(value, 3 - size)
-
-
-def with_error(value: float | None, error: float | None) -> str:
-    """A figure and its error: two significant digits of the error, and as many of the figure."""
-    if value is None or not error:
-        return number(value)
-    decimals = 1 - math.floor(math.log10(error))
-    return f"{_fixed(value, decimals)} ± {_fixed(error, decimals)}"
-
-
-def _fixed(value: float, decimals: int) -> str:
-    return f"{value:,.{min(6, max(0, decimals))}f}".replace("-", "−")

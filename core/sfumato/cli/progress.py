@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sfumato.cli.options import number, say
+from sfumato.cli.options import say
+from sfumato.figure_text import number
 
 Json = dict[str, Any]
 

@@ -8,6 +8,7 @@ import click
 
 from sfumato.cli import options
 from sfumato.cli.progress import showing
+from sfumato.figure_text import number
 
 
 @click.command()
@@ -62,5 +63,5 @@ def train(
         options.say(f"warning: {warning}", err=True)
     options.say(
         f"{out}: {len(run.metrics)} epochs in {run.seconds:.1f} s; kept epoch {run.kept_epoch}, "
-        f"{where} objective {options.number(kept[where]['objective'])} nats per item"
+        f"{where} objective {number(kept[where]['objective'])} nats per item"
     )
