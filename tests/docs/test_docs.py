@@ -20,10 +20,24 @@ RUN = {
     "{code-block} json",
     "{code-block} toml",
 }
-NOT_RUN = {"text", "sh", "{toctree}", "{eval-rst}", "{literalinclude}"}
+NOT_RUN = {
+    "text",
+    "sh",
+    "{toctree}",
+    "{eval-rst}",
+    "{literalinclude}",
+    "{rst-class} language-zh-CN",
+}
 FENCE = re.compile(r"^```+([^\n]*)\n(.*?)^```+$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 MOST_BYTES = 150_000
+CHINESE = [page for page in PAGES if page.name.endswith(".zh.md")]
+# A code block, a display formula, or else lines that are one paragraph, heading, item or row of a table.
+BLOCK = re.compile(r"^(```+|\$\$)[\s\S]*?\1$|^[^\n]+(?:\n(?!- |\d+\. |\|)[^\n]+)*", re.MULTILINE)
+# What a translation keeps of a block: how it starts, formulas, names, targets of links and pictures, numbers.
+KEPT = re.compile(
+    r"\A(?:#+|-|\d+\.) |\$\$.*?\$\$|\$.*?\$|`.*?`|\]\(.*?\)|<.*?>|−?\d+(?:[.,]\d+)*", re.DOTALL
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -74,3 +88,42 @@ def test_readme_lists_every_exit_code() -> None:
     listed = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
     raised = {c.exit_code for c in vars(errors).values() if hasattr(c, "exit_code")}
     assert raised <= listed
+
+
+def skeleton(page: Path) -> list[list[str]]:
+    """What a page shares with its translation, block by block."""
+    text = page.read_text(encoding="utf-8").replace(".zh.md", ".md")
+    blocks = [match[0] for match in BLOCK.finditer(text)]
+    return [kept(block) for block in blocks if not block.startswith("```{rst-class}")]
+
+
+def kept(block: str) -> list[str]:
+    """The parts of a block that no language changes; only a sentence may change their order."""
+    if block.startswith("```"):
+        return [block]
+    parts = [" ".join(match[0].split()) for match in KEPT.finditer(block)]
+    return parts if block.startswith("|") else sorted(parts)
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda p: p.name)
+def test_a_translation_keeps_up_with_its_original(page: Path) -> None:
+    """Code, formulas, headings, pictures, links, names and numbers are equal, paragraph by paragraph."""
+    original = page.with_name(page.name.replace(".zh.md", ".md"))
+    assert skeleton(page) == skeleton(original)
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda p: p.name)
+def test_a_translation_and_its_original_link_to_each_other(page: Path) -> None:
+    """Each page begins with a link to the other, and the Chinese one tells browsers its language."""
+    original = page.with_name(page.name.replace(".zh.md", ".md"))
+    tag, title, link, *_ = page.read_text(encoding="utf-8").split("\n\n")
+    # Of the tags for Simplified Chinese, docutils knows the quotation marks of this one alone.
+    assert tag == "```{rst-class} language-zh-CN\n```"
+    assert title.startswith("# ")
+    assert link == f"[English]({original.name})"
+    assert original.read_text(encoding="utf-8").split("\n\n")[1] == f"[中文]({page.name})"
+
+
+def test_there_is_a_translation() -> None:
+    """The tests of translations have something to test."""
+    assert CHINESE
