@@ -186,7 +186,9 @@ def _header_text(file: Path, stream: BinaryIO) -> bytes:
     length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0  # noqa: PLR2004 - u64
     if not 0 < length <= min(MAX_HEADER, size - 8):
         msg = f"{file} is truncated or not a .safetensors file"
-        raise ArtifactError(msg)
+        spec = file.suffix == ".json"
+        hint = f"if it is a spec, train it first: sfumato train {file} --out RUN" if spec else None
+        raise ArtifactError(msg, hint=hint)
     return stream.read(length)
 
 

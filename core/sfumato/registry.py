@@ -28,7 +28,7 @@ COMMANDS = (
     "list", "describe", "plugins", "doctor", "new", "check", "schema", "init", "validate", "train",
     "evaluate", "fit-sampler", "sample", "reconstruct", "interpolate", "encode", "compare",
 )  # fmt: skip
-"""Names of the commands of sfumato, which no plugin can take."""
+"""Names of the commands of core, which no plugin can take; nor those of :func:`own_commands`."""
 LOCAL = "local"
 
 Target = Callable[..., Any]
@@ -306,6 +306,11 @@ def _of_us(requirements: Sequence[str]) -> tuple[str, ...]:
 def _is_built(target: object) -> bool:
     """Whether it is a module: callable, but its weights would be shared by all that it is used in."""
     return hasattr(target, "state_dict") and not isinstance(target, type)
+
+
+def own_commands() -> list[Entry]:
+    """Commands that come with sfumato as plugins of its own; their names are as safe as core's."""
+    return [e for e in registry.of_kind("command") if e.distribution == PROJECT]
 
 
 def own_version() -> str:

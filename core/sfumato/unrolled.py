@@ -121,7 +121,9 @@ def _gives(made: Unrolled, codes: Tensor, wanted: Tensor) -> bool:
         found = made(codes)
     except RuntimeError:  # shapes do not fit: it is not a chain
         return False
-    return bool(torch.allclose(found, wanted, rtol=_CLOSE, atol=_CLOSE))
+    # Terms cancel, so that a small value has the rounding of large ones.
+    largest = max(1.0, float(wanted.abs().max()))
+    return bool(torch.allclose(found, wanted, rtol=_CLOSE, atol=_CLOSE * largest))
 
 
 def _recorded(model: Model, z: Tensor, condition: Tensor | None) -> tuple[Layer, ...] | None:
@@ -231,6 +233,7 @@ _KNOWN: dict[type[nn.Module], Callable[[Any, Shape], list[Layer] | None]] = {
     nn.Tanh: _activation("tanh"),
     nn.Sigmoid: _activation("sigmoid"),
     nn.Identity: _nothing,
+    nn.Sequential: _nothing,  # of no layers, else it were no innermost module
     nn.Flatten: _nothing,
     nn.Unflatten: _nothing,
     nn.Dropout: _nothing,
@@ -260,6 +263,7 @@ def _run_transposed(layer: Layer, h: Tensor) -> Tensor:
 
 
 def _run_affine(layer: Layer, h: Tensor) -> Tensor:
+    h = h.reshape(len(h), *layer.shape)  # what a linear layer made may become a map here
     across = (1, -1, *[1] * (h.dim() - 2))
     return h * layer.tensors["scale"].view(across) + layer.tensors["shift"].view(across)
 

@@ -70,8 +70,8 @@ def code_space(subject: Subject) -> CodeSpace:
     kind, centre, axes, shares = _axes(shown)
     given = None if items.condition is None else items.condition[:1]
     with model.evaluating(), keyed_global(model.device, 0, "prior draws"):
-        scope = model.scope(None, _in_turn(items.condition, len(drawn)), rows=len(drawn))
-        prior = model.draw_codes(len(drawn), scope).flatten(1).float().cpu()
+        scope = model.scope(None, _in_turn(items.condition, _DRAWS), rows=_DRAWS)
+        prior = model.draw_codes(_DRAWS, scope).flatten(1).float().cpu()
     around = torch.cat([shown, prior[: len(shown)]])
     probes = around[torch.linspace(0, len(around) - 1, min(_PROBES, len(around))).long()]
     return CodeSpace(
@@ -135,7 +135,8 @@ def _traversals(model: Model, items: Split, space: CodeSpace) -> tuple[tuple[int
 
     Units that tell items apart come first: those whose modes vary most, against their draws.
     """
-    told = space.modes.var(0) / space.draws.var(0).clamp(min=1e-12)
+    same = space.draws[: len(space.modes)].var(0, correction=0)  # of the same items
+    told = space.modes.var(0, correction=0) / same.clamp(min=1e-12)
     units = tuple(told.argsort(descending=True, stable=True)[:_UNITS].tolist())
     low, high = _ends(space.draws)
     walks = space.modes[:1].repeat(len(units), _STEPS, 1)

@@ -40,8 +40,8 @@ _KL_PER_DIMENSION = Figure(
     None,
     "nats per item and dimension",
     definition=(
-        "KL(q(z|x) ‖ p(z)) of one latent dimension, averaged over dimensions; `each` has one "
-        "number a dimension, and they add up to kl"
+        "KL(q(z|x) ‖ p(z)) of one latent dimension, averaged over dimensions; those of all "
+        "dimensions add up to kl"
     ),
     source="Kingma and Welling (2014), Auto-Encoding Variational Bayes, appendix B, arXiv:1312.6114",
 )
@@ -108,7 +108,7 @@ def active_units(*, threshold: Annotated[float, Field(ge=0)] = 0.01) -> Measure:
         None,
         "units",
         definition=(
-            f"units u of the code with Var_x(E_q[z_u]) > {threshold:g}; `each` has the variances; "
+            f"units u of the code with Var_x(E_q[z_u]) > {threshold:g}; "
             "no standard error, for a jackknife finds none of a count; of a code that is a point, "
             "there is no noise to compare with, and the threshold is in its own arbitrary scale"
         ),

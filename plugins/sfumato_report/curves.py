@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfumato import Comparison, VariantRun
+from sfumato_report.charts import Chart, padded, rounded
 from sfumato_report.text import finite, letter, short, term
 
 _POINTS = 240  # A chart is about 500 pixels wide; more points cost bytes and show nothing.
@@ -20,25 +21,6 @@ _SAID = {
     "reconstruction": "\u2212log p(x|z), with its constants.",
     "kl": "Divergence of the posterior from the prior.",
 }
-
-Runs = dict[str, list[tuple[int, dict[int, float], int]]]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One panel.
-
-    Args:
-        id: Of the element that holds it.
-        label: What it shows, for those who do not see it.
-        panel: ``training``, ``validation`` or empty.
-        data: What the script draws.
-    """
-
-    id: str
-    label: str
-    panel: str
-    data: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -113,6 +95,8 @@ def _term(
             "id": chart_id,
             "group": f"term-{index}",
             "unit": unit,
+            "over": "epoch",
+            "said": "epoch",
             "x": grid,
             "range": scale,
             "series": series,
@@ -134,12 +118,12 @@ def _series(comparison: Comparison, group: str, name: str, step: int) -> list[di
             continue
         columns = [[run[e] for run in runs if e in run] for e in at]
         series: dict[str, Any] = {"variant": index, "at": at}
-        series["mean"] = [_rounded(statistics.fmean(c)) for c in columns]
+        series["mean"] = [rounded(statistics.fmean(c)) for c in columns]
         if len(runs) > 1:
-            series["low"] = [_rounded(min(c)) for c in columns]
-            series["high"] = [_rounded(max(c)) for c in columns]
+            series["low"] = [rounded(min(c)) for c in columns]
+            series["high"] = [rounded(max(c)) for c in columns]
         kept = [(r.kept_epoch, v) for r, v in zip(variant.runs, runs, strict=True)]
-        series["kept"] = [[e, _rounded(v[e])] for e, v in kept if e in v]
+        series["kept"] = [[e, rounded(v[e])] for e, v in kept if e in v]
         found.append(series)
     return found
 
@@ -148,10 +132,6 @@ def values(run: VariantRun, group: str, name: str) -> dict[int, float]:
     """One term of one run by epoch, where it is finite."""
     pairs = ((e["epoch"], finite(_mapping(e.get(group)).get(name))) for e in run.history)
     return {int(epoch): value for epoch, value in pairs if value is not None}
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 def _on(grid: list[int], at: list[int], column: list[float]) -> list[float | None]:
@@ -172,10 +152,10 @@ def _scale(grid: list[int], series: list[dict[str, Any]]) -> tuple[list[float], 
     late = list(_points(series, early))
     whole = max(every) - min(every)
     if late and len(grid) >= _CUT_FROM and whole > 2 * (max(late) - min(late)) > 0:
-        low, high = _padded(late, 0.12)
+        low, high = padded(min(late), max(late), 0.12)
         outside = [e for e, v in _placed(series) if not low <= v <= high]
         return [low, high], max(outside, default=grid[0]) - grid[0] + 1
-    return list(_padded(every, 0.05)), 0
+    return padded(min(every), max(every), 0.05), 0
 
 
 def _placed(series: list[dict[str, Any]]) -> Iterable[tuple[int, float]]:
@@ -186,12 +166,6 @@ def _placed(series: list[dict[str, Any]]) -> Iterable[tuple[int, float]]:
 
 def _points(series: list[dict[str, Any]], start: int) -> Iterable[float]:
     return (value for epoch, value in _placed(series) if epoch >= start)
-
-
-def _padded(points: list[float], share: float) -> tuple[float, float]:
-    low, high = min(points), max(points)
-    pad = share * (high - low) or 0.05 * abs(high) or 1.0
-    return _rounded(low - pad), _rounded(high + pad)
 
 
 def _label(name: str, panel: str, unit: str, grid: list[int], series: list[dict[str, Any]]) -> str:

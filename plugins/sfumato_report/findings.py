@@ -29,7 +29,8 @@ _MANY = 4
 
 def findings(comparison: Comparison) -> list[Finding]:
     """Everything worth saying: results, then limits, then what went wrong."""
-    found = [*_rankings(comparison), *_divergences(comparison), *limits.limits(comparison)]
+    results = [*_rankings(comparison), *_divergences(comparison), *_activity(comparison)]
+    found = [*results, *limits.limits(comparison)]
     rank = {"result": 0, "limit": 1, "warning": 2}
     return sorted(found, key=lambda finding: rank[finding.kind])
 
@@ -77,13 +78,16 @@ def _ranked(comparison: Comparison, name: str, found: Ranking) -> Iterator[Segme
         yield f" is {said}.{' No other variant defines it in every seed.' if others else ''}"
     else:
         second = found.order[1]
-        verb = f" reconstructs the {items} best: "
+        better = f"({found.figure.better} is better)"
+        verb = f" reconstructs the {items} best {better}: "
         if name != "reconstruction":
-            verb = f" has the best on the {items}: "
+            verb = f" has the best on the {items} {better}: "
             yield f"Of the {len(found.order)} models that define {_article(term(name))} {term(name)}, "
         yield from (*refs(comparison, [index]), f"{verb}{said}. Next is ")
         yield from refs(comparison, [second[0]])
         yield f" with {value(second[1], decimals)}. {_verdict(found, decimals)}"
+    if any(name in comparison.variants[i].cautions for i, _ in found.order[:2]):
+        yield " Mind what is said of this figure below."
     if name == "reconstruction" and limits.lacks_prior_term(comparison.variants[index]):
         yield " The objective of "
         yield from refs(comparison, [index])
@@ -128,3 +132,18 @@ def _divergences(comparison: Comparison) -> Iterator[Finding]:
         segments.append(Ref(index, comparison.variants[index].name))
     segments.append(". On average a code tells no more than that about its item.")
     yield Finding("result", "Divergence", tuple(segments))
+
+
+def _activity(comparison: Comparison) -> Iterator[Finding]:
+    """How many units are in use, of models whose codes have noise to compare with."""
+    segments: list[Segment] = []
+    for index, variant in enumerate(comparison.variants):
+        known, example = spread(variant, "active_units"), figure(variant, "active_units")
+        if known is None or example is None or variant.trained_as or spread(variant, "kl") is None:
+            continue
+        decimals = places([known.mean], [known.deviation or 0.0]) if known.range else 0
+        segments.append("; " if segments else "Units that tell items apart: ")
+        segments.append(f"{value(known, decimals)} of {len(example.each)} in ")
+        segments.append(Ref(index, variant.name))
+    if segments:
+        yield Finding("result", "Active units", (*segments, "."))

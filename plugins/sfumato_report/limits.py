@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sfumato import Comparison, Variant, VariantRun
-from sfumato_report.ranking import figure, part, spread
+from sfumato_report.ranking import beyond, figure, part, spread
 from sfumato_report.sentences import Finding, Ref, Segment, refs
 from sfumato_report.text import finite, listed, plural, term
 
@@ -17,6 +17,7 @@ def limits(comparison: Comparison) -> Iterator[Finding]:
     yield from _undefined(comparison)
     yield from _partial(comparison)
     yield from _samples(comparison)
+    yield from _beyond(comparison)
     yield from _split(comparison)
     yield from _seeds(comparison)
     yield from _unfinished(comparison)
@@ -91,6 +92,26 @@ def _samples(comparison: Comparison) -> Iterator[Finding]:
         yield Finding("limit", "Samples", ("The samples of ", *refs(comparison, indices), said))
 
 
+def _beyond(comparison: Comparison) -> Iterator[Finding]:
+    told: dict[str, list[int]] = {}
+    for index, variant in enumerate(comparison.variants):
+        for name in variant.figures:
+            if beyond(variant, name):
+                told.setdefault(name, []).append(index)
+    if not told:
+        return
+    found: list[Segment] = []
+    for name, indices in told.items():
+        found += ["; " if found else "", f"{term(name)}: ", *refs(comparison, indices)]
+    tail = (
+        ". Generated means are smoother than data, and crowd where data are dense; a figure beyond "
+        "that of real items is no better than theirs, and is not marked as best."
+    )
+    yield Finding(
+        "limit", "Beyond real data", ("Some figures exceed what real items reach. ", *found, tail)
+    )
+
+
 def _split(comparison: Comparison) -> Iterator[Finding]:
     said = {
         "train": "The figures are of the training items, which the models have fitted: they say "
@@ -105,8 +126,8 @@ def _split(comparison: Comparison) -> Iterator[Finding]:
 def _seeds(comparison: Comparison) -> Iterator[Finding]:
     count = min(len(v.runs) for v in comparison.variants)
     said = (
-        f"{plural(count, 'seed')} give a mean and a range and no more: the spread over seeds is "
-        "that of initialisation, batch order and noise, on one division of the data."
+        f"{plural(count, 'seed')} tell the spread that initialisation, batch order and noise make, on "
+        "one division of the data. That of other items of data is not in the intervals."
         if count > 1
         else "A single seed was trained: nothing here tells a difference of models from chance."
     )

@@ -1,4 +1,4 @@
-"""The report's page: a view of the comparison, poured into one template."""
+"""The report's page: a view of the comparison, poured into one template, section by section."""
 
 from __future__ import annotations
 
@@ -6,47 +6,74 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfumato import Comparison
-from sfumato_report import curves, tables
+from sfumato_report import codes, curves, explorer, tables
 from sfumato_report.findings import findings
-from sfumato_report.pictures import Image, Painter
+from sfumato_report.plane import plane
 from sfumato_report.shell import page
+from sfumato_report.shown import pictures
 from sfumato_report.text import integer, letter, listed
+from sfumato_report.units import spectra
 
-_STYLES = ("uPlot.min.css", "report.css")
-_SCRIPTS = ("uPlot.iife.min.js", "theme.js", "report.js")
+_STYLES = ("uPlot.min.css", "report.css", *explorer.STYLES)
+_SCRIPTS = (
+    "uPlot.iife.min.js", "theme.js", "curves.js", "panels.js", *explorer.SCRIPTS, "print.js",
+)  # fmt: skip
 _HUES, _DASHES = 6, 3
-_ORIGINALS, _SAMPLES, _ROWS = 16, 64, 6
-_PAGE, _CARD = 640, 330  # Widths of pictures, in pixels.
 _VARIANTS_NAMED = 4
+_CONTENTS = {
+    "findings": "Findings",
+    "figures": "Figures",
+    "specs": "Specs",
+    "curves": "Curves",
+    "reconstructions": "Reconstructions",
+    "samples": "Samples",
+    "interpolations": "Interpolations",
+    "codes": "Codes",
+    "explorer": "Explorer",
+    "aggregate": "Aggregate and prior",
+    "units": "Units",
+    "plane": "Rate and distortion",
+    "cost": "Cost",
+    "provenance": "Provenance",
+}
+"""Sections in reading order; the name of each is that of its template."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """How a variant is told apart: a letter, a colour and a dash, the same all over the page."""
+    """How a variant is told apart: a letter, a colour and a dash, the same all over the page.
 
+    Args:
+        index: Which variant.
+        letter: Its letter.
+        name: Its name.
+        hue: Number of its colour.
+        dash: Number of its dash.
+        own: Whether its trainings are its own, not those of another column.
+    """
+
+    index: int
     letter: str
     name: str
     hue: int
     dash: int
+    own: bool = True
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A picture of one variant."""
-
-    variant: int
-    image: Image
-    source: str = ""
-
-
-def render(comparison: Comparison, title: str = "") -> str:
-    """The report as HTML."""
-    heads = [
-        Head(letter(i), v.name, i % _HUES, i // _HUES % _DASHES)
+def heads_of(comparison: Comparison) -> list[Head]:
+    """The heads of all variants."""
+    return [
+        Head(i, letter(i), v.name, i % _HUES, i // _HUES % _DASHES, v.trained_as is None)
         for i, v in enumerate(comparison.variants)
     ]
-    found = curves.terms(comparison)
-    view = {
+
+
+def render(
+    comparison: Comparison, title: str = "", weights: int = 4 << 20
+) -> str:
+    """The report as HTML, with at most so many bytes of decoders' weights."""
+    heads = heads_of(comparison)
+    view: dict[str, Any] = {
         "title": title or _title(comparison),
         "heads": heads,
         "comparison": comparison,
@@ -55,19 +82,54 @@ def render(comparison: Comparison, title: str = "") -> str:
         "shape": " \u00d7 ".join(str(n) for n in comparison.contract.shape),
         "findings": findings(comparison),
         "metrics": tables.metrics(comparison),
-        "budget": tables.budget(comparison),
-        "terms": found,
+        "differences": tables.differences(comparison),
+        "terms": curves.terms(comparison),
         "stride": curves.stride(comparison),
         "uneven": _uneven(comparison),
         "kept_terms": tables.kept_terms(comparison),
+        "pictures": pictures(comparison),
+        "codes": _codes(comparison),
+        "explorer": explorer.of_comparison(comparison, heads, weights=weights),
+        "aggregates": codes.aggregates(comparison),
+        "spectra": spectra(comparison),
+        "plane": plane(comparison),
+        "budget": tables.budget(comparison),
         "records": tables.records(comparison),
-        "pictures": _pictures(comparison),
-        "differences": tables.differences(comparison),
         "provenance": tables.provenance(comparison),
         "environment": tables.flat(comparison.environment),
     }
-    blocks = {"curves": _curve_data(heads, found)}
-    return page("report.html.j2", view, blocks, styles=_STYLES, scripts=_SCRIPTS)
+    view["contents"] = _contents(view)
+    return page("report.html.j2", view, _blocks(heads, view), styles=_STYLES, scripts=_SCRIPTS)
+
+
+def _contents(view: dict[str, Any]) -> list[tuple[str, str]]:
+    """The sections that have content."""
+    empty = {
+        "curves": not view["terms"],
+        "codes": view["codes"] is None,
+        "explorer": view["explorer"] is None,
+        "aggregate": not view["aggregates"],
+        "units": not view["spectra"],
+        "plane": view["plane"] is None,
+    }
+    return [(name, title) for name, title in _CONTENTS.items() if not empty.get(name, False)]
+
+
+def _blocks(heads: list[Head], view: dict[str, Any]) -> dict[str, Any]:
+    """What the scripts draw."""
+    variants = [{"letter": h.letter, "hue": h.hue, "dash": h.dash} for h in heads]
+    lines = [chart for term in view["terms"] for chart in term.charts]
+    lines += [chart for *_, chart in view["spectra"]]
+    panels = [] if view["codes"] is None else list(view["codes"]["scatters"])
+    panels += [chart for _, charts in view["aggregates"] for chart in charts]
+    if view["plane"] is not None and not isinstance(view["plane"], str):
+        panels.append(view["plane"])
+    explored = view["explorer"]
+    return {
+        "curves": {"variants": variants, "charts": [c.data for c in lines]},
+        "panels": {"variants": variants, "charts": [c.data for c in panels]},
+        **({} if explored is None or explored.block is None else {explorer.BLOCK: explored.block}),
+    }
 
 
 def _title(comparison: Comparison) -> str:
@@ -82,52 +144,13 @@ def _uneven(comparison: Comparison) -> bool:
     return any(len({len(run.history) for run in v.runs}) > 1 for v in comparison.variants)
 
 
-def _curve_data(heads: list[Head], found: list[curves.Term]) -> dict[str, Any]:
+def _codes(comparison: Comparison) -> dict[str, Any] | None:
+    spaces = [space for _, _, space in codes.trained(comparison)]
+    if not spaces:
+        return None
     return {
-        "variants": [{"letter": h.letter, "hue": h.hue, "dash": h.dash} for h in heads],
-        "charts": [chart.data for t in found for chart in t.charts],
-    }
-
-
-def _seeds(comparison: Comparison) -> str:
-    seeds = sorted({v.pictures.seed for v in comparison.variants if v.pictures is not None})
-    return (
-        f"seed{'s' if len(seeds) > 1 else ''} {listed([str(s) for s in seeds])}" if seeds else ""
-    )
-
-
-def _pictures(comparison: Comparison) -> dict[str, Any]:
-    painter = Painter.of(comparison)
-    shown: dict[str, Any] = {
-        "painter": painter,
-        "seeds": _seeds(comparison),
-        "count": min(_ORIGINALS, len(comparison.originals)),
-        "of": len(comparison.originals),
-    }
-    if not painter.drawable or not len(comparison.originals):
-        return {**shown, "drawable": False}
-    originals = painter.grid(comparison.originals[:_ORIGINALS], _ORIGINALS, _PAGE)
-    reconstructions, samples, interpolations = [], [], []
-    for index, variant in enumerate(comparison.variants):
-        drawn = variant.pictures
-        if drawn is None:
-            continue
-        if len(drawn.reconstructions) and variant.trained_as is None:
-            image = painter.grid(drawn.reconstructions[:_ORIGINALS], _ORIGINALS, _PAGE)
-            reconstructions.append(Shown(index, image))
-        if len(drawn.samples):
-            image = painter.grid(drawn.samples[:_SAMPLES], 8, _CARD)
-            source = "its prior" if variant.sampler is None else f"{variant.sampler['type']}"
-            samples.append(Shown(index, image, source))
-        if drawn.interpolations.numel() and variant.trained_as is None:
-            rows = drawn.interpolations[:_ROWS]
-            image = painter.grid(rows.flatten(0, 1), rows.shape[1], _CARD)
-            interpolations.append(Shown(index, image))
-    return {
-        **shown,
-        "drawable": True,
-        "originals": originals,
-        "reconstructions": reconstructions,
-        "samples": samples,
-        "interpolations": interpolations,
+        "scatters": codes.scatters(comparison),
+        "shown": integer(max(len(s.modes) for s in spaces)),
+        "draws": integer(max(len(s.draws) for s in spaces)),
+        "classes": bool(codes.classes(comparison, len(spaces[0].modes))[0]),
     }

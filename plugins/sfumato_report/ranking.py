@@ -72,6 +72,16 @@ def spread(variant: Variant, name: str) -> Spread | None:
     return Spread(values, len(variant.runs)) if values else None
 
 
+def beyond(variant: Variant, name: str) -> bool:
+    """Whether the mean is beyond what real data reach: by all of its interval, where there is one."""
+    found, example = variant.figures.get(name), figure(variant, name)
+    if found is None or example is None or found.floor is None or found.mean is None:
+        return False
+    half = 0.0 if found.interval is None else found.interval.half
+    sign = {"higher": 1, "lower": -1}.get(example.better or "", 0)
+    return sign * (found.mean - found.floor) > half
+
+
 def part(variant: Variant, kind: str) -> dict[str, object]:
     """The resolved spec of one part of the model; empty if the spec has none."""
     model = variant.spec.get("model")

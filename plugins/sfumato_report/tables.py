@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sfumato import Comparison, Figure, Interval, Variant
+from sfumato import Comparison, Figure, Interval, Variant, VariantRun
 from sfumato_report.curves import loss_names, values
-from sfumato_report.ranking import Ranking, Spread, figure, on_one_scale, ranking, spread
+from sfumato_report.ranking import Ranking, Spread, beyond, figure, on_one_scale, ranking, spread
 from sfumato_report.text import duration, finite, integer, number, places, short, term
 
 
@@ -27,6 +27,7 @@ class Cell:
         best: Whether the seeds settle that this is the best mean.
         failed: Whether every run failed.
         seeds: How many of the seeds have a value, if not all.
+        beyond: Whether the mean is beyond what real data reach.
     """
 
     mean: str = ""
@@ -36,6 +37,7 @@ class Cell:
     best: bool = False
     seeds: str = ""
     failed: bool = False
+    beyond: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,10 @@ def _row(comparison: Comparison, name: str, table: Metrics) -> Row:
     order = ranking(comparison, name)
     best = order.order[0][0] if order and _settled(comparison, order) else None
     cells = [
-        _empty(v, name, table) if s is None else _cell(s, best=i == best)
+        _empty(v, name, table)
+        if s is None
+        # Beyond real data is not better than real data, whatever the direction.
+        else _cell(s, best=i == best and not beyond(v, name), beyond=beyond(v, name))
         for i, (v, s) in enumerate(zip(comparison.variants, spreads, strict=True))
     ]
     example = next(f for v in comparison.variants if (f := figure(v, name)) is not None)
@@ -134,18 +139,23 @@ def _why(variant: Variant, name: str) -> str:
 
 def _decimals(of: Spread) -> int:
     # Each cell has its own: in one row, spreads may differ by orders of magnitude.
+    if of.range == 0 and of.low == int(of.low):
+        return 0  # a count
     return places(of.values, [of.deviation or 0.0])
 
 
-def _cell(of: Spread, *, best: bool) -> Cell:
+def _cell(of: Spread, *, best: bool, beyond: bool) -> Cell:
     decimals, interval = _decimals(of), Interval.of(of.values)
     low, high = number(of.low, decimals), number(of.high, decimals)
+    equal = of.range == 0
+    several = "in every seed" if equal else f"{low} to {high}"
     return Cell(
         number(of.mean, decimals),
-        "" if interval is None else number(interval.half, decimals),
-        f"{low} to {high}" if len(of.values) > 1 else "",
+        "" if interval is None or equal else number(interval.half, decimals),
+        several if len(of.values) > 1 else "",
         best=best,
         seeds="" if of.complete else f"{len(of.values)} of {of.runs} seeds",
+        beyond=beyond,
     )
 
 
@@ -164,15 +174,37 @@ def _seeds(comparison: Comparison, variant: Variant, name: str) -> tuple[tuple[s
 
 
 def budget(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """What each variant costs: rows of parameters and time."""
-    parameters = [integer(v.parameters) for v in comparison.variants]
-    seconds = [_time(v) for v in comparison.variants]
-    return [("trained parameters", parameters), ("training time, mean over seeds", seconds)]
+    """What each variant costs: a cell a variant of parameters, epochs, time and, where known, memory."""
+    variants = comparison.variants
+    rows = [
+        ("trained parameters", [integer(v.parameters) for v in variants]),
+        ("epochs, mean over seeds", [_mean(v, _epochs, "{:.4g}".format) for v in variants]),
+        (
+            "training time, mean over seeds",
+            [_mean(v, lambda r: r.seconds, duration) for v in variants],
+        ),
+    ]
+    if any(run.peak_memory for v in variants for run in v.runs):
+        memory = [_mean(v, lambda r: r.peak_memory, _mebibytes) for v in variants]
+        rows.append(("peak memory, mean over seeds", memory))
+    return rows
 
 
-def _time(variant: Variant) -> str:
-    known = [run.seconds for run in variant.runs if run.error is None]
-    return duration(statistics.fmean(known)) if known else "failed"
+def _mean(
+    variant: Variant,
+    of: Callable[[VariantRun], float | None],
+    said: Callable[[float], str],
+) -> str:
+    known = [value for run in variant.runs if run.error is None and (value := of(run)) is not None]
+    return said(statistics.fmean(known)) if known else "failed" if variant.errors else "\u2013"
+
+
+def _epochs(run: VariantRun) -> float | None:
+    return max((int(e["epoch"]) for e in run.history), default=None)
+
+
+def _mebibytes(count: float) -> str:
+    return f"{integer(round(count / 2**20))} MiB"
 
 
 @dataclass(frozen=True)

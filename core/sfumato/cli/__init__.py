@@ -16,7 +16,7 @@ import click
 
 from sfumato.cli import options, trust
 from sfumato.errors import PluginError, SfumatoError
-from sfumato.registry import registry
+from sfumato.registry import Entry, own_commands, registry
 
 _COMMANDS = {
     "list": ("catalogue:list_parts", "List installed parts."),
@@ -37,6 +37,7 @@ _COMMANDS = {
     "encode": ("generation:encode", "Write the codes of data."),
     "compare": ("comparison:compare", "Train models side by side and report."),
 }
+_WIDE = 80
 _INTERRUPTED = 130
 _TERMINATED = 143
 
@@ -54,11 +55,7 @@ class _Lazy(click.Group):
             module, _, name = _COMMANDS[cmd_name][0].partition(":")
             command = getattr(importlib.import_module(f"sfumato.cli.{module}"), name)
         elif cmd_name in {name.rpartition(":")[2] for name in _of_plugins()} or ":" in cmd_name:
-            entry = registry.get("command", cmd_name)
-            command = entry.load()
-            if not isinstance(command, click.Command):
-                msg = f"{entry.location} of {entry.distribution} is no click.Command"
-                raise PluginError(msg)
+            command = _loaded(registry.get("command", cmd_name))
         else:
             return None
         return cast("click.Command", command)
@@ -66,8 +63,10 @@ class _Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
-        if others := _of_plugins():
+            own = [(e.name, _loaded(e).get_short_help_str(_WIDE)) for e in own_commands()]
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()] + own)
+        own_names = {name for name, _ in own}
+        if others := {n: t for n, t in _of_plugins().items() if n not in own_names}:
             with formatter.section("Commands of plugins"):
                 formatter.write_dl(
                     [(options.inert(n), options.inert(t)) for n, t in others.items()]
@@ -78,12 +77,21 @@ def _of_plugins() -> dict[str, str]:
     """Commands of plugins by name, with where they come from. Ours cannot be taken over."""
     found = registry.of_kind("command")
     names = [entry.name for entry in found]
+    own = {*_COMMANDS, *(e.name for e in own_commands())}
     return {
-        e.name if names.count(e.name) == 1 and e.name not in _COMMANDS else e.reference: (
+        e.name if names.count(e.name) == 1 and e.name not in own else e.reference: (
             f"of {e.distribution} {e.version}"
         )
         for e in found
     }
+
+
+def _loaded(entry: Entry) -> click.Command:
+    command = entry.load()
+    if not isinstance(command, click.Command):
+        msg = f"{entry.location} of {entry.distribution} is no click.Command"
+        raise PluginError(msg)
+    return command
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001

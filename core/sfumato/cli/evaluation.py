@@ -38,9 +38,9 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Measure the model of RUN on its data; --set data.path=… says where the data are now."""
-    from sfumato.cli.runs import open_run
     from sfumato.cli.samplers import sampler_for
     from sfumato.evaluation import evaluate as measure
+    from sfumato.opening import open_run
     from sfumato.run import read_cost
 
     # What is wrong with the question is told before anything is loaded.

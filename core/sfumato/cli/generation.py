@@ -62,8 +62,9 @@ def sample(
     import torch
 
     from sfumato.artifact import load
-    from sfumato.cli.runs import check_output, condition_of, new_file, open_run, write_items
+    from sfumato.cli.runs import check_output, condition_of, new_file, write_items
     from sfumato.cli.samplers import sampler_for
+    from sfumato.opening import open_run
     from sfumato.pictures import is_picture
 
     if output is not None:

@@ -15,7 +15,7 @@ from importlib import metadata
 
 import click
 
-from sfumato.registry import HOOKS, PROJECT, normalized, registry
+from sfumato.registry import HOOKS, PROJECT, normalized, own_commands, registry
 
 # So that no line of a template grows longer than the 99 columns that its project is formatted to.
 _LONGEST_NAME, _LONGEST_PART = 40, 30
@@ -150,5 +150,5 @@ def _first_party(kind: str) -> set[str]:
     if kind == "command":
         from sfumato.cli import _COMMANDS
 
-        return set(_COMMANDS)
+        return {*_COMMANDS, *(entry.name for entry in own_commands())}
     return {entry.name for entry in registry.of_kind(kind) if entry.distribution == PROJECT}

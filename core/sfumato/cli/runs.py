@@ -12,45 +12,12 @@ from torch import Tensor
 
 from sfumato.artifact import load
 from sfumato.cli.options import say
-from sfumato.data import Contract, Split, Splits, class_condition, from_numpy
-from sfumato.datasets import load_splits
+from sfumato.data import Contract, Split, class_condition, from_numpy
 from sfumato.errors import DataError, OutputError
 from sfumato.files import write_atomically
 from sfumato.model import Model
-from sfumato.options import path_options
+from sfumato.opening import open_run
 from sfumato.pictures import picture_grid
-from sfumato.registry import registry
-from sfumato.resolve import load_spec
-from sfumato.run import check_one_run, read_run
-from sfumato.spec import Spec
-
-
-def open_run(
-    run: Path, overrides: tuple[str, ...], device: str | None, *, force: bool
-) -> tuple[Model, Splits]:
-    """The model of a run, and its data, which must keep to the contract that the model was trained on."""
-    model = load(run, device or "auto", force=force)
-    spec = read_run(run)[0]
-    check_one_run(run, model)
-    if overrides:
-        spec = from_here(spec, load_spec(spec, overrides))
-    splits = load_splits(spec)
-    if splits.contract != model.contract:
-        msg = "the data differ in kind from those that the model was trained on"
-        raise DataError(msg, hint="shape, support, scaling and binarization must be the same")
-    return model, splits
-
-
-def from_here(before: Spec, after: Spec) -> Spec:
-    """A spec whose changed data paths are those of the current folder, not of where it stood."""
-    if after.data is None or before.data is None:
-        return after
-    changed = {}
-    for name in path_options(registry.get("data", after.data.type)):
-        value = getattr(after.data, name)
-        if isinstance(value, Path) and value != getattr(before.data, name, None):
-            changed[name] = Path.cwd() / value
-    return after.model_copy(update={"data": after.data.model_copy(update=changed)})
 
 
 def items(

@@ -40,7 +40,7 @@ def fit_sampler(
     From then on "sfumato sample RUN --sampler SAMPLER" and "sfumato evaluate" use what was fitted.
     See: sfumato list sampler. --set data.path=… says where the data are now.
     """
-    from sfumato.cli.runs import open_run
+    from sfumato.opening import open_run
     from sfumato.sampler_files import save_sampler
     from sfumato.samplers import fit_sampler as fit
 

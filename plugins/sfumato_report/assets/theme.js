@@ -18,9 +18,17 @@ const sfumato = (() => {
   const font = (size, weight = 400) => `${weight} ${size}px system-ui, sans-serif`;
   const minus = (text) => text.replace("-", "\u2212");
 
+  // Of a logarithmic axis only the powers of ten.
+  const powers = (_, splits) => splits.map((v) => (Math.abs(Math.log10(v) % 1) < 1e-9 ? v : null));
+
   return {
+    decades: {
+      filter: powers,
+      grid: { stroke: () => colour("--rule"), width: 1, filter: powers },
+      ticks: { stroke: () => colour("--rule"), width: 1, size: 4, filter: powers },
+    },
     // The JSON of a block, or null where the page has none.
-    data: (id) => JSON.parse(document.getElementById(id)?.textContent ?? "null"),
+    data: (id) => JSON.parse(document.getElementById(`data-${id}`)?.textContent ?? "null"),
     colour,
     hue: (index) => colour(`--hue-${index}`),
     classHue: (index) => colour(`--class-${index % 10}`),

@@ -26,7 +26,7 @@
         stroke: () => hue(s.variant),
         dash: dashes[variants[s.variant].dash],
         // One epoch makes no line.
-        points: { show: chart.x.length === 1, size: 7, fill: () => hue(s.variant) },
+        points: { show: s.points || chart.x.length === 1, size: chart.x.length === 1 ? 7 : 5, fill: () => hue(s.variant) },
       });
     }
     return out;
@@ -96,13 +96,14 @@
         scales: {
           x: { time: false, range: last ? undefined : [chart.x[0] - 1, chart.x[0] + 1] },
           y: {
+            distr: chart.log ? 3 : 1,
             range: (u, low, high) =>
               whole(u) || low === null ? chart.range : uPlot.rangeNum(low, high, 0.1, true),
           },
         },
         axes: [
-          sfumato.axis("epoch", 26, { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] }),
-          sfumato.axis(chart.unit || "value", 52),
+          sfumato.axis(chart.over, 26, { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] }),
+          sfumato.axis(chart.unit || "value", 52, chart.log ? sfumato.decades : {}),
         ],
         series: options,
         bands,
@@ -113,7 +114,7 @@
               const i = u.cursor.idx;
               const shown = i === null || i === undefined ? [] : lines.filter((l) => l.mean[i] !== null);
               const values = shown.map((l) => `${variants[l.variant].letter} ${short(l.mean[i])}`);
-              readout.textContent = values.length ? `epoch ${chart.x[i]}: ${values.join(", ")}` : "";
+              readout.textContent = values.length ? `${chart.said} ${chart.x[i]}: ${values.join(", ")}` : "";
             },
           ],
         },
@@ -136,8 +137,4 @@
 
   const plots = charts.map(draw);
   sfumato.onScheme(() => plots.forEach((plot) => plot.redraw(false)));
-  // What is folded away on a screen belongs on paper.
-  const folded = [...document.querySelectorAll("details:not([open])")];
-  addEventListener("beforeprint", () => folded.forEach((d) => d.setAttribute("open", "")));
-  addEventListener("afterprint", () => folded.forEach((d) => d.removeAttribute("open")));
 })();

@@ -1,0 +1,202 @@
+"""A page with torch behind it, served to this machine alone.
+
+Who can reach a local port can be any page that the browser has open, and any program: so the page is
+handed out for a random token only, requests must carry it in a header that no foreign page can set,
+and the names in ``Host`` and ``Origin`` must be this server's own, which no rebound domain has.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import threading
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import torch
+from torch import Tensor
+
+from sfumato import Model, OutputError, keyed_global
+
+_LONGEST = 1 << 20
+_WAIT = 20
+_HERE = "127.0.0.1"
+
+
+class Refused(Exception):  # noqa: N818 - reads as what happened
+    """A request that is not answered, with its status."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
+def decoded(model: Model, code: Sequence[float], condition: Sequence[float] = ()) -> Tensor:
+    """The mean of ``p(x|z)`` at one flat code, ``(*X)`` on the CPU."""
+    width = math.prod(model.plan.z_shape)
+    if not _numbers(code, width):
+        raise Refused(400, f"a code is {width} finite numbers")
+    if not _numbers(condition, model.contract.condition_dim):
+        raise Refused(400, f"a condition is {model.contract.condition_dim} finite numbers")
+    z = torch.tensor([list(code)], device=model.device, dtype=model.dtype)
+    z = z.view(1, *model.plan.z_shape)
+    given = torch.tensor([list(condition)]) if condition else None
+    with torch.no_grad(), model.evaluating():
+        scope = model.scope(None, given, rows=1)
+        stepwise = getattr(model.decoder, "sample", None)
+        if stepwise is None:
+            return model.unreduced(z, scope).mean[0].float().cpu()
+        with keyed_global(model.device, 0, "decoded"):
+            made: Tensor = stepwise(z, model.likelihood, scope)
+        return made[0].float().cpu()
+
+
+def _numbers(values: object, count: int) -> bool:
+    """Whether these are so many finite numbers; true and false are none."""
+    return (
+        isinstance(values, Sequence)
+        and not isinstance(values, str)
+        and len(values) == count
+        and all(type(v) in (int, float) and abs(v) < 1e30 for v in values)  # noqa: PLR2004
+    )
+
+
+class Server:
+    """Serves one page on 127.0.0.1, and decodes for it.
+
+    Args:
+        models: The models, in the order of the page.
+        port: Port; 0 takes a free one.
+
+    Raises:
+        OutputError: The port is taken.
+    """
+
+    def __init__(self, models: Sequence[Model], port: int = 0) -> None:
+        self.models = models
+        self.page = ""
+        self.token = secrets.token_urlsafe(24)
+        # One at a time: evaluation mode and keyed noise are state that requests would share.
+        self._lock = threading.Lock()
+        try:
+            self._http = ThreadingHTTPServer((_HERE, port), _handler(self))
+        except OSError as error:
+            msg = f"cannot serve on port {port}: {error.strerror or error}"
+            raise OutputError(msg, hint="leave --port out to take a free one") from error
+        self._http.daemon_threads = True
+        self.port: int = self._http.server_address[1]
+
+    @property
+    def url(self) -> str:
+        """Where the page is, with the token that opens it."""
+        return f"http://{_HERE}:{self.port}/?token={self.token}"
+
+    def run(self) -> None:
+        """Serve until :meth:`stop` or an interrupt."""
+        try:
+            self._http.serve_forever(poll_interval=0.2)
+        finally:
+            self._http.server_close()
+
+    def stop(self) -> None:
+        """End :meth:`run`, called from another thread."""
+        self._http.shutdown()
+
+    def allows(self, token: str) -> bool:
+        """Whether a token is the server's."""
+        return secrets.compare_digest(token.encode(), self.token.encode())
+
+    def is_own(self, host: str) -> bool:
+        """Whether a name and port are this server's."""
+        return host in {f"{_HERE}:{self.port}", f"localhost:{self.port}"}
+
+    def decode(self, body: bytes) -> bytes:
+        """Float32 numbers, little-endian, of what a request asks for."""
+        try:
+            asked = json.loads(body)
+            model, code, condition = asked["model"], asked["code"], asked.get("condition", [])
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise Refused(400, 'not of the form {"model": 0, "code": [...]}') from None
+        if type(model) is not int or not 0 <= model < len(self.models):
+            raise Refused(400, f"there are models 0 to {len(self.models) - 1}")
+        with self._lock:
+            made = decoded(self.models[model], code, condition)
+        return made.contiguous().numpy().astype("<f4").tobytes()
+
+
+def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _WAIT
+        server_version, sys_version = "sfumato", ""
+
+        def do_GET(self) -> None:  # noqa: N802 - its name there
+            self._answer(self._page)
+
+        def do_POST(self) -> None:  # noqa: N802 - its name there
+            self._answer(self._decode)
+
+        def _page(self) -> tuple[str, bytes]:
+            place = urlsplit(self.path)
+            if place.path != "/":
+                raise Refused(404, "there is one page, /")
+            self._check_token(parse_qs(place.query).get("token", [""])[0])
+            return "text/html; charset=utf-8", server.page.encode()
+
+        def _decode(self) -> tuple[str, bytes]:
+            if self.path != "/decode":
+                raise Refused(404, "requests go to /decode")
+            self._check_token(self.headers.get("X-Sfumato-Token", ""))
+            origin = self.headers.get("Origin")
+            if origin is not None and not server.is_own(origin.removeprefix("http://")):
+                raise Refused(403, "this page is not the server's")
+            length = self.headers.get("Content-Length", "")
+            if not length.isascii() or not length.isdigit():
+                raise Refused(411, "say how long the request is")
+            if len(length) > len(str(_LONGEST)) or int(length) > _LONGEST:
+                raise Refused(413, "the request is too long")
+            return "application/octet-stream", server.decode(self.rfile.read(int(length)))
+
+        def _check_token(self, token: str) -> None:
+            if not server.allows(token):
+                raise Refused(403, "open the address that the command printed")
+
+        def _answer(self, make: Any) -> None:
+            try:
+                if not server.is_own(self.headers.get("Host", "")):
+                    raise Refused(403, "this server answers to its own name only")
+                status, (kind, content) = 200, make()
+            except Refused as refused:
+                status, kind, content = refused.status, "text/plain", refused.text.encode()
+                self.close_connection = True
+            except (ConnectionError, TimeoutError):
+                self.close_connection = True
+                return
+            except Exception as error:  # noqa: BLE001 - of whatever part; the page says that it failed
+                status, kind, content = 500, "text/plain", type(error).__name__.encode()
+            self._send(status, kind, content)
+
+        def _send(self, status: int, kind: str, content: bytes) -> None:
+            try:
+                self.send_response(status)
+                for name, value in (
+                    ("Content-Type", kind),
+                    ("Content-Length", str(len(content))),
+                    ("Cache-Control", "no-store"),
+                    ("X-Content-Type-Options", "nosniff"),
+                    ("Referrer-Policy", "no-referrer"),
+                    ("X-Frame-Options", "DENY"),
+                    ("Cross-Origin-Resource-Policy", "same-origin"),
+                ):
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+            except (ConnectionError, TimeoutError):  # the reader has gone
+                self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: a log would hold the token."""
+
+    return Handler
