@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
+import math
 import struct
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 from sfumato import Comparison, picture_grid
 from sfumato_report.text import short
@@ -81,10 +81,11 @@ class Painter:
         """
         # What a mask hides may be anything, and an untrained decoder may overflow.
         items = torch.nan_to_num(items.detach().float(), self.low, self.high, self.low)
-        items = _small(items)
         across = 1 if self.strips else min(columns, len(items))
         # Enlarged here, not by the browser, which would blur; it may still shrink them.
-        pixel = min(_PIXEL, -(-width // (across * items.shape[-1])))
+        longest = _STRIP if self.strips else _SIDE
+        shown = items.shape[-1] * min(1.0, longest / max(items.shape[-1 if self.strips else -2 :]))
+        pixel = min(_PIXEL, math.ceil(width / (across * max(1, round(shown)))))
         png = picture_grid(
             items,
             columns=across,
@@ -92,21 +93,7 @@ class Painter:
             high=self.high,
             pixel=max(1, pixel),
             gap=0 if self.strips else 1,
+            longest=longest,
         )
         size = struct.unpack(">II", png[16:24])
         return Image(f"data:image/png;base64,{base64.b64encode(png).decode()}", *size)
-
-
-def _small(items: Tensor) -> Tensor:
-    """Averages large pictures down, so that the page stays small."""
-    n, *shape = items.shape
-    if len(shape) == 1:
-        wide = shape[0] > _STRIP
-        return adaptive_avg_pool1d(items[:, None], _STRIP)[:, 0] if wide else items
-    height, width = shape[-2:]
-    scale = _SIDE / max(height, width)
-    if scale >= 1:
-        return items
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    pooled = adaptive_avg_pool2d(items.reshape(n, -1, height, width), size)
-    return pooled.reshape(n, *shape[:-2], *size)

@@ -2,7 +2,7 @@
 
 The policy in a page's head allows ``data:`` images and exactly the styles and scripts that are in
 it, by their SHA-256. Whatever a name, a command or a warning contains stays text: autoescaping
-writes it, and :func:`~sfumato_report.text.visible` shows what it would hide.
+writes it, and :func:`sfumato.visible_text` shows what it would hide.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sfumato_report.text import letter, plural, visible
+from sfumato import visible_text
+from sfumato_report.text import letter, plural
 
 
 def page(
@@ -99,4 +100,4 @@ def _environment() -> Environment:
 
 def _final(value: object) -> object:
     plain = isinstance(value, str) and not isinstance(value, Markup)
-    return visible(str(value)) if plain else value
+    return visible_text(str(value)) if plain else value

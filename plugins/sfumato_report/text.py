@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sfumato import visible_text
-
 _SIGNIFICANT = 6
 _PLAIN = (1e-5, 1e7)  # Magnitudes that are written without an exponent.
 _MINUTES_FROM = 100
@@ -31,7 +29,6 @@ _CAPITALS = frozenset(
     ]
 )
 _IN_SPACES = frozenset(["fd", "kd", "c2st", "precision", "recall", "density", "coverage"])
-visible = visible_text
 
 
 def finite(value: Any) -> float | None:

@@ -14,14 +14,22 @@ from typing import Any
 import pytest
 import torch
 
-from sfumato import Comparison, Contract, Figure, Pictures, Variant, VariantRun
+from sfumato import (
+    Comparison,
+    Contract,
+    Figure,
+    Pictures,
+    Variant,
+    VariantRun,
+    visible_text,
+)
 from sfumato_report import html
 from sfumato_report.curves import terms
 from sfumato_report.findings import findings
 from sfumato_report.shell import data_block
 from sfumato_report.ranking import ranking
 from sfumato_report.tables import metrics
-from sfumato_report.text import letter, number, places, visible
+from sfumato_report.text import letter, number, places
 
 VOID = {"meta", "link", "img", "br"}
 HOSTILE = (
@@ -202,7 +210,9 @@ def test_lowest_reconstruction_wins() -> None:
     """Reconstruction is a cost: the smaller mean is named best, wherever it stands."""
     for variants in ((plain(), variational()), (variational(), plain())):
         text = said(comparison(*variants), "Reconstruction")
-        assert text.startswith("first reconstructs the test items best (lower is better): 10.10 nats per item")
+        assert text.startswith(
+            "first reconstructs the test items best (lower is better): 10.10 nats per item"
+        )
         assert "Next is second with 14.10 (14.00 to 14.20)" in text
         assert (
             "Paired by seed the difference is \u22124.00 (95 % interval \u22124.00 to \u22124.00)"
@@ -216,7 +226,10 @@ def test_highest_elbo_wins() -> None:
     worse = variant("worse", {"elbo": [-30.0, -31.0]})
     better = variant("better", {"elbo": [-20.0, -21.0]})
     text = said(comparison(worse, better), "ELBO")
-    assert "better has the best on the test items (higher is better): \u221220.50 nats per item" in text
+    assert (
+        "better has the best on the test items (higher is better): \u221220.50 nats per item"
+        in text
+    )
     assert "(mean of 2 seeds; \u221221.00 to \u221220.00)" in text
 
 
@@ -677,5 +690,5 @@ def test_letters_count_like_columns() -> None:
 
 def test_invisible_characters_are_escaped_and_the_rest_kept() -> None:
     """Direction changes, controls and lone surrogates are shown; joiners and accents stay."""
-    assert visible("a\u202eb\x07\ud800\U000e0041") == "a\\u202eb\\u0007\\ud800\\U000e0041"
-    assert visible("naïve β 👩\u200d🔬\n") == "naïve β 👩\u200d🔬\n"
+    assert visible_text("a\u202eb\x07\ud800\U000e0041") == "a\\u202eb\\u0007\\ud800\\U000e0041"
+    assert visible_text("naïve β 👩\u200d🔬\n") == "naïve β 👩\u200d🔬\n"
