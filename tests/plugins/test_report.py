@@ -26,8 +26,8 @@ from sfumato import (
 from sfumato_report import html
 from sfumato_report.curves import terms
 from sfumato_report.findings import findings
-from sfumato_report.shell import data_block
 from sfumato_report.ranking import ranking
+from sfumato_report.shell import data_block
 from sfumato_report.tables import metrics
 from sfumato_report.text import letter, number, places
 
