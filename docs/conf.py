@@ -27,7 +27,14 @@ author = "the sfumato authors"
 copyright = "the sfumato authors, Apache License 2.0"  # noqa: A001 - Sphinx's name
 version = release = version_of("sfumato")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "catalogue"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "mathml",
+    "catalogue",
+    "gallery",
+]
 exclude_patterns = ["_build", "_ext", "_static"]
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -3,7 +3,7 @@
     python docs/make_pictures.py
 
 trains a dozen small models on the digits that come with sfumato: about two minutes on one CPU core. It writes
-``docs/_static/*.png`` and the table of ``docs/tutorials/from-ae-to-vae.md``.
+``docs/_static/*.png``, and the table of ``docs/tutorials/from-ae-to-vae.md`` in each language.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ COLOURS = (
 FONT = ImageFont.load_default(15)
 SIDE = 6
 GAPS = 0.3
-TUTORIAL = Path(__file__).parent / "tutorials" / "from-ae-to-vae.md"
+TUTORIALS = Path(__file__).parent / "tutorials"
+TABLES = {
+    # Of each language: the heads of the first two columns, and the word for a figure without a value.
+    "from-ae-to-vae.md": ("model", "−log p(x given z)", "not defined"),
+    "from-ae-to-vae.zh.md": ("模型", "−log p(x\\|z)", "未定义"),
+}
 BEGIN, END = "<!-- numbers -->", "<!-- end of numbers -->"
 
 
@@ -104,7 +109,7 @@ def codes(models: Mapping[str, sfumato.Model], size: int = 340) -> None:
     draw = ImageDraw.Draw(legend)
     for digit, colour in enumerate(COLOURS):
         draw.text((20 + 14 * digit, 40), str(digit), fill=colour, font=FONT, anchor="mm")
-    save("codes", legend.quantize(64))
+    save("codes", legend)  # a palette would make the colours of some digits one
 
 
 def ellipse(
@@ -156,20 +161,29 @@ def missing(count: int = 16) -> None:
 
 
 def numbers(comparison: sfumato.Comparison) -> None:
-    """The table of figures, as Markdown."""
-    lines = ["| model | −log p(x given z) | KL | ELBO | NLL | MSE |", "|---|--:|--:|--:|--:|--:|"]
-    for variant in comparison.variants:
-        figures = {name: summary.mean for name, summary in variant.figures.items()}
-        cells = [figures[name] for name in ("reconstruction", "kl", "elbo", "nll")]
-        shown = ["not defined" if c is None else f"{c:.1f}".replace("-", "−") for c in cells]
-        lines.append(f"| {variant.name} | {' | '.join(shown)} | {figures['mse']:.4f} |")
-    text = TUTORIAL.read_text(encoding="utf-8")
+    """The table of figures in every language, as Markdown."""
+    for page, (model, reconstruction, undefined) in TABLES.items():
+        heads = f"| {model} | {reconstruction} | KL | ELBO | NLL | MSE |"
+        rows = [row(variant, undefined) for variant in comparison.variants]
+        replace_table(TUTORIALS / page, "\n".join([heads, "|---|--:|--:|--:|--:|--:|", *rows]))
+
+
+def row(variant: sfumato.Variant, undefined: str) -> str:
+    """The figures of one model."""
+    figures = {name: summary.mean for name, summary in variant.figures.items()}
+    cells = [figures[name] for name in ("reconstruction", "kl", "elbo", "nll")]
+    shown = [undefined if c is None else f"{c:.1f}".replace("-", "−") for c in cells]
+    return f"| {variant.name} | {' | '.join(shown)} | {figures['mse']:.4f} |"
+
+
+def replace_table(page: Path, shown: str) -> None:
+    """Put a table in the place that a page has for it."""
+    text = page.read_text(encoding="utf-8")
     before, begun, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not (begun and ended):
-        raise SystemExit(f"{TUTORIAL} has no place for the table")
-    shown_table = "\n".join(lines)
-    TUTORIAL.write_text(f"{before}{BEGIN}\n\n{shown_table}\n\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"{page} has no place for the table")
+    page.write_text(f"{before}{BEGIN}\n\n{shown}\n\n{END}{after}", encoding="utf-8")
 
 
 def digits() -> sfumato.Splits:

@@ -285,6 +285,19 @@ def test_files_of_others_are_told_apart(tmp_path: Path) -> None:
             read_header(path)
 
 
+def test_a_spec_in_place_of_a_model_is_to_be_trained_first(tmp_path: Path) -> None:
+    """A .json file is refused with the command that makes a run of it, and no other file is."""
+    spec, other = tmp_path / "vae.json", tmp_path / "vae.txt"
+    for file in (spec, other):
+        file.write_text('{"data": "digits"}', encoding="utf-8")
+    with pytest.raises(ArtifactError, match="truncated") as refused:
+        load(spec, "cpu")
+    assert f"sfumato train {spec} --out RUN" in str(refused.value)
+    with pytest.raises(ArtifactError, match="truncated") as refused:
+        load(other, "cpu")
+    assert refused.value.hint is None
+
+
 def test_a_giant_length_is_not_believed(tmp_path: Path) -> None:
     """A file of 16 bytes that announces an exabyte of header is refused without trying."""
     file = tmp_path / "m.safetensors"

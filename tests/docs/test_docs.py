@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
+import runpy
+import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+from PIL import Image
 
-from sfumato import errors
+from sfumato import errors, load_spec
+from sfumato.cli import cli
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -26,6 +35,7 @@ NOT_RUN = {
     "{toctree}",
     "{eval-rst}",
     "{literalinclude}",
+    "{sfumato-gallery}",
     "{rst-class} language-zh-CN",
 }
 FENCE = re.compile(r"^```+([^\n]*)\n(.*?)^```+$", re.MULTILINE | re.DOTALL)
@@ -71,6 +81,60 @@ def test_pictures_are_small() -> None:
     sizes = {p.name: p.stat().st_size for p in (ROOT / "docs" / "_static").glob("*.png")}
     assert sizes
     assert max(sizes.values()) < MOST_BYTES
+
+
+def test_the_gallery_has_a_small_thumbnail_of_every_recipe() -> None:
+    """Thumbnails and recipes are the same names, each 640 pixels wide, below 60 kB, and told in words."""
+    recipes = {recipe.name: recipe for recipe in gallery_recipes()}
+    thumbnails = {p.stem: p for p in (ROOT / "docs" / "_static" / "gallery").glob("*.png")}
+    assert recipes.keys() == thumbnails.keys()
+    for name, path in thumbnails.items():
+        with Image.open(path) as picture:
+            assert picture.width == 640
+        assert path.stat().st_size <= 60_000
+        assert len(recipes[name].alt) > 20
+
+
+def test_the_gallery_names_commands_and_specs_that_exist() -> None:
+    """Every command of a recipe parses, without being run, and every spec file is a valid spec."""
+    for recipe in gallery_recipes():
+        for spec in recipe.specs.values():
+            load_spec(spec)
+        for line in recipe.commands:
+            program, name, *arguments = shlex.split(line)
+            assert program == "sfumato"
+            command = cli.get_command(click.Context(cli), name)
+            assert command is not None
+            command.make_context(name, arguments)  # a usage error raises
+
+
+def test_a_page_of_the_gallery_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe runs again when it changes and not before; one that fails says why and leaves no page."""
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))
+    gallery = importlib.import_module("gallery")
+    recipe = replace(gallery_recipes()[0], commands=("sfumato init vae -o a.json",), page="a.json")
+    page = gallery.make(recipe, tmp_path)
+    assert json.loads(page.read_text(encoding="utf-8"))["model"]
+    page.write_text("kept", encoding="utf-8")
+    assert gallery.make(recipe, tmp_path).read_text(encoding="utf-8") == "kept"
+    changed = replace(recipe, commands=("sfumato init ae -o a.json",))
+    assert "kept" not in gallery.make(changed, tmp_path).read_text(encoding="utf-8")
+    wrong = replace(recipe, name="wrong", commands=("sfumato describe nothing",))
+    with pytest.raises(
+        gallery.ExtensionError, match=r"exit code 1 of: sfumato describe[\s\S]*nothing"
+    ):
+        gallery.make(wrong, tmp_path)
+    assert [folder.name for folder in (tmp_path / gallery.FOLDER).iterdir()] == [recipe.name]
+
+
+def gallery_recipes() -> tuple[Any, ...]:
+    """The recipes, which are written for Sphinx."""
+    found = runpy.run_path(str(ROOT / "docs" / "_ext" / "gallery_recipes.py"))["RECIPES"]
+    assert found
+    return tuple(found)
 
 
 def test_every_code_is_explained() -> None:
