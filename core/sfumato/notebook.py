@@ -145,7 +145,7 @@ def _model(model: Model) -> dict[str, Any]:
         "shapes": ", ".join(
             f"{name} {_shape(shape)}" for name, shape in (("data", model.contract.shape), *shapes)
         ),
-        "density": "yes" if plan.has_density else "no: its code is a point",
+        "density": "yes" if plan.has_density else "no: codes are points",
         "device": f"{model.device}, {str(model.dtype).removeprefix('torch.')}",
     }
     return {

@@ -43,7 +43,7 @@ def drawn(subject: Subject, items: int | None = None) -> Draws:
         Undefined: The codes are points.
     """
     if not subject.model.plan.has_density:
-        msg = "its code is a point, which has no density"
+        msg = "codes are points, which have no density"
         raise Undefined(msg)
     split = subject.split
     if items is not None and items < len(split):

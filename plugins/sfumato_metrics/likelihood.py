@@ -32,13 +32,14 @@ DEGENERATE = 3
 """Effective samples below which an estimate of how far a bound is off is worth nothing."""
 _IWAE = "Burda et al. (2016), Importance Weighted Autoencoders, arXiv:1509.00519"
 _VAE = "Kingma and Welling (2014), Auto-Encoding Variational Bayes, arXiv:1312.6114"
-_POINT = "its code is a point, which has no density"
+_POINT = "codes are points, which have no density"
 _RECONSTRUCTION = Figure(
     None,
     NATS,
     "lower",
     definition=(
-        "−log p(x|z) with z drawn from q(z|x), or the point itself; every constant included"
+        "−log p(x|z) with z drawn from q(z|x), or the point itself; every constant included, so "
+        "below 0 where the density exceeds 1"
     ),
     source=_VAE,
 )
@@ -157,7 +158,7 @@ def nll(*, samples: Samples = 100) -> Measure:
         try:
             log_px, effective = subject.likelihood(samples)
         except NoDensityError:
-            why = "its code is a point, so p(x) has no estimate by importance weights"
+            why = "codes are points, so p(x) has no estimate by importance weights"
             return without_value(blanks, why)
         warning = _warn_of_looseness(effective, samples, "nll")
         figures = {"nll": over_items(blanks["nll"], -log_px, warning=warning)}
@@ -180,11 +181,11 @@ def _nll(samples: int) -> Figure:
 def _ess(samples: int) -> Figure:
     said = (
         f"effective sample size of the {_counted(samples)} of nll, (Σw)² / Σw², as a share of "
-        "them: 1 where q(z|x) is the exact posterior; a large share is no proof, for it does not "
-        "see where q(z|x) draws nothing"
+        "them: 1 where q(z|x) is the exact posterior, a collapsed one too, so more is not better; and "
+        "a large share is no proof, for it does not see where q(z|x) draws nothing"
     )
     source = "Kong (1992), technical report 348, Univ. of Chicago; Owen (2013), section 9.3"
-    return Figure(None, "share of samples", "higher", definition=said, source=source)
+    return Figure(None, "share of samples", definition=said, source=source)
 
 
 def _counted(samples: int) -> str:
@@ -247,7 +248,7 @@ def bits_per_dim(*, samples: Samples = 100) -> Measure:
             log_px, effective = subject.likelihood(samples)
             bits = bits_of(-log_px, subject)
         except NoDensityError:
-            why = "its code is a point, so p(x) has no estimate by importance weights"
+            why = "codes are points, so p(x) has no estimate by importance weights"
             return without_value({"bits_per_dim": blank}, why)
         except Undefined as why:
             return without_value({"bits_per_dim": blank}, why)

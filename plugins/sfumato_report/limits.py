@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sfumato import Comparison, Variant, VariantRun
-from sfumato_report.ranking import beyond, figure, part, spread
+from sfumato_report.ranking import figure, part, past, spread
 from sfumato_report.sentences import Finding, Ref, Segment, refs
 from sfumato_report.text import finite, listed, plural, term
 
+_LAST = 0.1
 _DENSITIES = frozenset({"ELBO", "NLL"})
 
 
@@ -96,7 +97,7 @@ def _beyond(comparison: Comparison) -> Iterator[Finding]:
     told: dict[str, list[int]] = {}
     for index, variant in enumerate(comparison.variants):
         for name in variant.figures:
-            if beyond(variant, name):
+            if past(variant, name) == "beyond":
                 told.setdefault(name, []).append(index)
     if not told:
         return
@@ -137,20 +138,24 @@ def _seeds(comparison: Comparison) -> Iterator[Finding]:
 def _unfinished(comparison: Comparison) -> Iterator[Finding]:
     found: list[Segment] = []
     for index, variant in enumerate(comparison.variants):
-        last = sum(map(_best_at_end, variant.runs)) if variant.trained_as is None else 0
-        if last:
+        late = sum(map(_best_late, variant.runs)) if variant.trained_as is None else 0
+        if late:
             found += [", " if found else "", Ref(index, variant.name)]
-            found.append(f" ({last} of {plural(len(variant.runs), 'seed')})")
+            found.append(f" ({late} of {plural(len(variant.runs), 'seed')})")
     if found:
-        lead = "The lowest validation objective came at the last epoch for "
+        lead = "The lowest validation objective came in the last tenth of the epochs for "
         tail = ": longer training may still change the figures."
         yield Finding("limit", "Budget", (lead, *found, tail))
 
 
-def _best_at_end(run: VariantRun) -> bool:
+def _best_late(run: VariantRun) -> bool:
+    """Whether the best epoch was among the last, so that the next might have been better."""
     scores = [finite((entry.get("valid") or {}).get("objective")) for entry in run.history]
     known = [s for s in scores if s is not None]
-    return len(known) > 1 and scores[-1] == min(known)
+    if len(known) < 2:  # noqa: PLR2004 - nothing fell
+        return False
+    last = max(1, round(_LAST * len(scores)))
+    return min(known) in scores[-last:]
 
 
 def _failures(comparison: Comparison) -> Iterator[Finding]:

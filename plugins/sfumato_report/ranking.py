@@ -72,14 +72,14 @@ def spread(variant: Variant, name: str) -> Spread | None:
     return Spread(values, len(variant.runs)) if values else None
 
 
-def beyond(variant: Variant, name: str) -> bool:
-    """Whether the mean is beyond what real data reach: by all of its interval, where there is one."""
+def past(variant: Variant, name: str) -> Literal["", "level with", "beyond"]:
+    """Whether the mean is past what real data reach, and if it is, by all of its interval or not."""
     found, example = variant.figures.get(name), figure(variant, name)
     if found is None or example is None or found.floor is None or found.mean is None:
-        return False
+        return ""
     half = 0.0 if found.interval is None else found.interval.half
-    sign = {"higher": 1, "lower": -1}.get(example.better or "", 0)
-    return sign * (found.mean - found.floor) > half
+    by = {"higher": 1, "lower": -1}.get(example.better or "", 0) * (found.mean - found.floor)
+    return "beyond" if by > half else "level with" if by > 0 else ""
 
 
 def part(variant: Variant, kind: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sfumato import Comparison, Figure, Interval, Variant, VariantRun
 from sfumato_report.curves import loss_names, values
-from sfumato_report.ranking import Ranking, Spread, beyond, figure, on_one_scale, ranking, spread
+from sfumato_report.ranking import Ranking, Spread, figure, on_one_scale, past, ranking, spread
 from sfumato_report.text import duration, finite, integer, number, places, short, term
 
 
@@ -27,7 +27,7 @@ class Cell:
         best: Whether the seeds settle that this is the best mean.
         failed: Whether every run failed.
         seeds: How many of the seeds have a value, if not all.
-        beyond: Whether the mean is beyond what real data reach.
+        past: Whether the mean is ``level with`` or ``beyond`` what real data reach; else empty.
     """
 
     mean: str = ""
@@ -37,7 +37,7 @@ class Cell:
     best: bool = False
     seeds: str = ""
     failed: bool = False
-    beyond: bool = False
+    past: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ def metrics(comparison: Comparison) -> Metrics:
 def _row(comparison: Comparison, name: str, table: Metrics) -> Row:
     spreads = [spread(v, name) for v in comparison.variants]
     order = ranking(comparison, name)
-    best = order.order[0][0] if order and _settled(comparison, order) else None
+    best = order.order[0][0] if order and _settled(comparison, order, name) else None
     cells = [
         _empty(v, name, table)
         if s is None
-        # Beyond real data is not better than real data, whatever the direction.
-        else _cell(s, best=i == best and not beyond(v, name), beyond=beyond(v, name))
+        # Past real data is not better than real data, whatever the direction.
+        else _cell(s, best=i == best and not past(v, name), past=past(v, name))
         for i, (v, s) in enumerate(zip(comparison.variants, spreads, strict=True))
     ]
     example = next(f for v in comparison.variants if (f := figure(v, name)) is not None)
@@ -116,8 +116,10 @@ def _row(comparison: Comparison, name: str, table: Metrics) -> Row:
     )
 
 
-def _settled(comparison: Comparison, order: Ranking) -> bool:
-    return order.verdict == "settled" and on_one_scale(comparison, order.figure)
+def _settled(comparison: Comparison, order: Ranking, name: str) -> bool:
+    """Whether the best mean is told from the next, by a figure that warns of itself in neither."""
+    warned = any(name in comparison.variants[i].cautions for i, _ in order.order[:2])
+    return order.verdict == "settled" and on_one_scale(comparison, order.figure) and not warned
 
 
 def _empty(variant: Variant, name: str, table: Metrics) -> Cell:
@@ -144,7 +146,7 @@ def _decimals(of: Spread) -> int:
     return places(of.values, [of.deviation or 0.0])
 
 
-def _cell(of: Spread, *, best: bool, beyond: bool) -> Cell:
+def _cell(of: Spread, *, best: bool, past: str) -> Cell:
     decimals, interval = _decimals(of), Interval.of(of.values)
     low, high = number(of.low, decimals), number(of.high, decimals)
     equal = of.range == 0
@@ -155,7 +157,7 @@ def _cell(of: Spread, *, best: bool, beyond: bool) -> Cell:
         several if len(of.values) > 1 else "",
         best=best,
         seeds="" if of.complete else f"{len(of.values)} of {of.runs} seeds",
-        beyond=beyond,
+        past=past,
     )
 
 

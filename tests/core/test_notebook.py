@@ -59,7 +59,7 @@ HOSTILE = (
     "abc\u202ednuf\u2066 \u2028 \x00 \ud800",
     "https://example.org/x.js",
 )
-WHY = "its code is a point"
+WHY = "codes are points"
 
 
 class Shown(HTMLParser):

@@ -18,7 +18,7 @@ from sfumato_report import markdown
 from sfumato_report.findings import findings
 from sfumato_report.markdown_text import block, code, prose, table
 
-WHY = "its code is a point"
+WHY = "codes are points"
 OUR_HTML = re.compile(r"<details>\n<summary>[\w ,]+</summary>\n|</details>\n?")
 HOSTILE = (
     "<script>alert(1)</script>",

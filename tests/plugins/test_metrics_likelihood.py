@@ -206,7 +206,7 @@ def test_figures_say_what_they_are() -> None:
         "elbo": "higher",
         "kl": None,
         "nll": "lower",
-        "ess": "higher",
+        "ess": None,
         "bits_per_dim": "lower",
     }
     assert all(f.unit and f.definition and f.source for f in found.values())

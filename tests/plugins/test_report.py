@@ -382,6 +382,18 @@ def test_failed_seed_leaves_the_ranking() -> None:
     assert not re.search(r"\bnan\b", Page(render(made)).text)
 
 
+@pytest.mark.parametrize(("best", "said_so"), [(17, False), (18, False), (19, True), (20, True)])
+def test_budget_is_questioned_where_the_best_epoch_was_late(best: int, said_so: bool) -> None:  # noqa: FBT001
+    """Of twenty epochs the last two are the last tenth; a best epoch before them raises no doubt."""
+    lines = tuple(
+        {"epoch": e, "train": {}, "valid": {"objective": float(abs(e - best))}, "parts": {}}
+        for e in range(1, 21)
+    )
+    one = variational("one")
+    made = comparison(replace(one, runs=tuple(replace(run, history=lines) for run in one.runs)))
+    assert bool([f for f in findings(made) if f.topic == "Budget"]) is said_so
+
+
 def test_budget_is_questioned_only_where_the_last_epoch_was_best() -> None:
     """The lowest validation objective at the last epoch is reported; an earlier one is not."""
     early = variational("early")

@@ -227,11 +227,32 @@ def test_beyond_real_data_is_not_best() -> None:
     below = scored("below", 0.50, 0.51, 0.52, 0.50, 0.51)
     made = comparison(below, past)
     (row,) = metrics(made).rows
-    assert [c.beyond for c in row.cells] == [False, True]
+    assert [c.past for c in row.cells] == ["", "beyond"]
     assert not any(c.best for c in row.cells)
     (said,) = [f for f in findings(made) if f.topic == "Beyond real data"]
     assert "density (pca): past." in said.text
     assert "below" not in said.text
+
+
+def test_level_with_real_data_is_not_best_either() -> None:
+    """A mean past real data by less than its interval is level with them, which is said in its cell alone."""
+    level = scored("level", 0.79, 0.80, 0.81, 0.82, 0.83)
+    made = comparison(scored("low", *[0.1] * 5), level)
+    (row,) = metrics(made).rows
+    assert [(c.past, c.best) for c in row.cells] == [("", False), ("level with", False)]
+    assert not [f for f in findings(made) if f.topic == "Beyond real data"]
+
+
+def test_figure_that_warns_of_itself_is_not_marked() -> None:
+    """A bound that nobody can tell the tightness of settles no order, however far apart it is."""
+    warned = [replace(f, warning="loose") for f in nats(*[1.0] * 5)]
+    better = variant("better", {"nll": warned})
+    made = comparison(better, variant("worse", {"nll": nats(*[9.0] * 5)}))
+    assert not any(c.best for c in metrics(made).rows[0].cells)
+    (said,) = [f for f in findings(made) if f.topic == "NLL" and f.kind == "result"]
+    assert "Mind what is said of this figure below." in said.text
+    sure = comparison(variant("better", {"nll": nats(*[1.0] * 5)}), made.variants[1])
+    assert [c.best for c in metrics(sure).rows[0].cells] == [True, False]
 
 
 def test_short_of_real_data_is_marked_as_ever() -> None:

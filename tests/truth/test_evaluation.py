@@ -125,7 +125,7 @@ def test_directions_and_units_are_stated(model: Model, splits: Splits) -> None:
         "elbo": "higher",
         "kl": None,
         "nll": "lower",
-        "ess": "higher",
+        "ess": None,
     }
     nats = {f.unit for n, f in figures.items() if n not in ("mse", "ess")}
     assert nats == {"nats per item"}

@@ -103,7 +103,7 @@
         },
         axes: [
           sfumato.axis(chart.over, 26, { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] }),
-          sfumato.axis(chart.unit || "value", 52, chart.log ? sfumato.decades : {}),
+          sfumato.axis(chart.unit || "value", chart.log ? 72 : 52, chart.log ? sfumato.decades : {}),
         ],
         series: options,
         bands,

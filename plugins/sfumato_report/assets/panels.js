@@ -185,7 +185,7 @@
   };
 
   // Lines of equal ELBO: it is minus the sum of the axes, in steps that leave a handful on the plane.
-  function equal(ctx, px, py, [[x0, x1], [y0, y1]]) {
+  function equal(ctx, px, py, [[x0, x1], [y0, y1]], lines) {
     const step = [1, 2, 5].flatMap((m) => [-2, -1, 0, 1, 2, 3, 4].map((e) => m * 10 ** e)).sort((a, b) => a - b)
       .find((s) => (x1 - x0 + y1 - y0) / s <= 9) ?? 1e5;
     for (let sum = Math.ceil((x0 + y0) / step) * step; sum < x1 + y1; sum += step) {
@@ -195,8 +195,9 @@
       ctx.strokeStyle = colour("--rule");
       ctx.lineWidth = 1.5 * ratio();
       ctx.stroke();
-      // At its upper end within the plane.
+      // At its upper end within the plane, unless a line without a rate lies there.
       const x = Math.max(x0, sum - y1);
+      if (lines.some((line) => Math.abs(py(line.y) - py(sum - x) - 12 * ratio()) < 14 * ratio())) continue;
       write(ctx, `ELBO ${number(-sum, 4)}`, px(x) + 6 * ratio(), py(sum - x) + 12 * ratio(), colour("--soft"), { size: 10.5, align: "left", weight: 400 });
     }
   }
@@ -211,7 +212,7 @@
       ],
       (ctx, px, py) => {
         const [[x0, x1]] = chart.ranges;
-        equal(ctx, px, py, chart.ranges);
+        equal(ctx, px, py, chart.ranges, chart.lines);
         for (const { variant, y } of chart.lines) {
           ctx.beginPath();
           ctx.moveTo(px(x0), py(y));
