@@ -291,7 +291,10 @@ def _read(distribution: metadata.Distribution) -> tuple[str, list[Entry]]:
     name = normalized(distribution.metadata["Name"])
     points = [p for p in distribution.entry_points if p.group.startswith(f"{PROJECT}.")]
     requires = _of_us(distribution.requires or []) if points else ()
-    version = (distribution.version or "0") if points else ""
+    # Not distribution.version: once some package has imported the backport importlib_metadata, it
+    # raises where there is none.
+    told = points and "Version" in distribution.metadata
+    version = (distribution.metadata["Version"] if told else "") or "0"
     return name, [
         Entry(p.group.removeprefix(f"{PROJECT}."), p.name, p.value, name, version, requires)
         for p in points

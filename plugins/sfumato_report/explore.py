@@ -7,13 +7,16 @@ from pathlib import Path
 import click
 
 _WEIGHTS = 32 * 2**20
+_DEFAULT = "explorer.html"
 
 
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False),
               help="The page to write; explorer.html by default.")  # fmt: skip
-@click.option("--live", is_flag=True, help="Serve the page to this machine instead, with torch behind it.")
+@click.option(
+    "--live", is_flag=True, help="Serve the page to this machine instead, with torch behind it."
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=None,
               help="Port of --live; a free one by default.")  # fmt: skip
 @click.option("--no-open", is_flag=True, help="Open no browser with --live.")
@@ -21,8 +24,7 @@ _WEIGHTS = 32 * 2**20
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE",
               help="Change the spec, e.g. data.path=… where the data have moved.")  # fmt: skip
 @click.option("--device", default=None, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option("--force", is_flag=True,
-              help="Write over a page, and load although a plugin is here in another major version.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Write over the page.")
 def explore(
     runs: tuple[Path, ...],
     output: Path | None,
@@ -37,8 +39,9 @@ def explore(
 ) -> None:
     """Explore the codes of runs in a page.
 
-    Move through the plane of codes and see what each model decodes there. The decoders run inside the page, which opens from disk and needs no network. A decoder that
-    is no chain of plain layers, or too large for a page, is shown through a lattice of its
+    Move through the plane of codes and see what each model decodes there, several runs side by
+    side. The decoders run inside the page, which opens from disk and needs no network. A decoder
+    that is no chain of plain layers, or too large for a page, is shown through a lattice of its
     pictures; --live decodes it exactly.
     """
     from sfumato_report.explored_runs import explored, opened, rendered
@@ -49,8 +52,8 @@ def explore(
     if live and output is not None:
         msg = "--live serves the page and writes none: leave -o out"
         raise click.UsageError(msg)
-    target = None if live else _new_page(output or Path("explorer.html"), force=force)
-    found = opened(runs, split, overrides, device, force=force)
+    target = None if live else _new_page(output or Path(_DEFAULT), force=force)
+    found = opened(runs, split, overrides, device)
     comparison = explored(found, split)
     if target is not None:
         _write(target, rendered(comparison, _WEIGHTS).encode())
@@ -63,7 +66,12 @@ def explore(
     click.echo("Ctrl-C ends it", err=True)
     if not no_open:
         click.launch(server.url)
-    server.run()
+    try:
+        server.run()
+    except KeyboardInterrupt as stop:
+        if type(stop) is not KeyboardInterrupt:  # SIGTERM, which has an exit code of its own
+            raise
+        click.echo("ended", err=True)
 
 
 def _new_page(path: Path, *, force: bool) -> Path:

@@ -30,8 +30,6 @@ def opened(
     split: str,
     overrides: Sequence[str] = (),
     device: str | None = None,
-    *,
-    force: bool = False,
 ) -> list[Opened]:
     """The models of runs with their data, which must be the same.
 
@@ -40,7 +38,6 @@ def opened(
         split: The split whose items are shown.
         overrides: Changes of the specs.
         device: Where the models run.
-        force: Load although a plugin is here in another major version.
 
     Raises:
         DataError: The runs are of different data, or one is named twice.
@@ -49,15 +46,21 @@ def opened(
         msg = "a run is named twice"
         raise DataError(msg, hint="name each run once")
     found = [
-        (name, *open_run(run, overrides, device, force=force))
+        (name, *open_run(run, overrides, device))
         for name, run in zip(_names(runs), runs, strict=True)
     ]
+    check_same(found, split)
+    return found
+
+
+def check_same(found: Sequence[Opened], split: str) -> None:
+    """Raise a :class:`DataError` unless all models are of the same items."""
     first, _, splits = found[0]
+    items = splits.get(split).x
     for name, _, others in found[1:]:
-        if others.contract != splits.contract or not _equal(splits, others, split):
+        if others.contract != splits.contract or not items.equal(others.get(split).x):
             msg = f"{name} is of other data than {first}"
             raise DataError(msg, hint="runs side by side need the same items")
-    return found
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -66,10 +69,6 @@ def _names(runs: Sequence[Path]) -> list[str]:
         return [str(run) for run in runs]
     base = Path(os.path.commonpath([run.resolve().parent for run in runs]))
     return [str(run.resolve().relative_to(base)) for run in runs]
-
-
-def _equal(one: Splits, other: Splits, split: str) -> bool:
-    return one.get(split).x.equal(other.get(split).x)
 
 
 def explored(found: Sequence[Opened], split: str) -> Comparison:
@@ -124,6 +123,10 @@ def rendered(comparison: Comparison, weights: int, live: str | None = None) -> s
     }
     blocks = {} if made.block is None else {explorer.BLOCK: made.block}
     return page(
-        "explore.html.j2", shown, blocks, styles=_STYLES, scripts=_SCRIPTS, connect=live is not None
+        "explore.html.j2",
+        shown,
+        blocks,
+        styles=_STYLES,
+        scripts=_SCRIPTS,
+        connect=live is not None,
     )
-

@@ -11,9 +11,8 @@ import json
 import math
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import torch
@@ -24,6 +23,13 @@ from sfumato import Model, OutputError, keyed_global
 _LONGEST = 1 << 20
 _WAIT = 20
 _HERE = "127.0.0.1"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class Refused(Exception):  # noqa: N818 - reads as what happened
@@ -31,7 +37,7 @@ class Refused(Exception):  # noqa: N818 - reads as what happened
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
-        self.status, self.text = status, text
+        self.status = status
 
 
 def decoded(model: Model, code: Sequence[float], condition: Sequence[float] = ()) -> Tensor:
@@ -82,7 +88,9 @@ class Server:
         # One at a time: evaluation mode and keyed noise are state that requests would share.
         self._lock = threading.Lock()
         try:
-            self._http = ThreadingHTTPServer((_HERE, port), _handler(self))
+            self._http = ThreadingHTTPServer(
+                (_HERE, port), type("Own", (_Handler,), {"owner": self})
+            )
         except OSError as error:
             msg = f"cannot serve on port {port}: {error.strerror or error}"
             raise OutputError(msg, hint="leave --port out to take a free one") from error
@@ -109,9 +117,10 @@ class Server:
         """Whether a token is the server's."""
         return secrets.compare_digest(token.encode(), self.token.encode())
 
-    def is_own(self, host: str) -> bool:
-        """Whether a name and port are this server's."""
-        return host in {f"{_HERE}:{self.port}", f"localhost:{self.port}"}
+    @property
+    def names(self) -> set[str]:
+        """What requests may call this server."""
+        return {f"{_HERE}:{self.port}", f"localhost:{self.port}"}
 
     def decode(self, body: bytes) -> bytes:
         """Float32 numbers, little-endian, of what a request asks for."""
@@ -127,76 +136,71 @@ class Server:
         return made.contiguous().numpy().astype("<f4").tobytes()
 
 
-def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _WAIT
-        server_version, sys_version = "sfumato", ""
+class _Handler(BaseHTTPRequestHandler):
+    owner: Server
+    timeout = _WAIT
+    server_version, sys_version = "sfumato", ""
 
-        def do_GET(self) -> None:  # noqa: N802 - its name there
-            self._answer(self._page)
+    def do_GET(self) -> None:
+        self._answer(self._page)
 
-        def do_POST(self) -> None:  # noqa: N802 - its name there
-            self._answer(self._decode)
+    def do_POST(self) -> None:
+        self._answer(self._decode)
 
-        def _page(self) -> tuple[str, bytes]:
-            place = urlsplit(self.path)
-            if place.path != "/":
-                raise Refused(404, "there is one page, /")
-            self._check_token(parse_qs(place.query).get("token", [""])[0])
-            return "text/html; charset=utf-8", server.page.encode()
+    def _page(self) -> tuple[str, bytes]:
+        self._check_host()
+        place = urlsplit(self.path)
+        if place.path != "/":
+            raise Refused(404, "there is one page, /")
+        self._check_token(parse_qs(place.query).get("token", [""])[0])
+        return "text/html; charset=utf-8", self.owner.page.encode()
 
-        def _decode(self) -> tuple[str, bytes]:
-            if self.path != "/decode":
-                raise Refused(404, "requests go to /decode")
-            self._check_token(self.headers.get("X-Sfumato-Token", ""))
-            origin = self.headers.get("Origin")
-            if origin is not None and not server.is_own(origin.removeprefix("http://")):
-                raise Refused(403, "this page is not the server's")
-            length = self.headers.get("Content-Length", "")
-            if not length.isascii() or not length.isdigit():
-                raise Refused(411, "say how long the request is")
-            if len(length) > len(str(_LONGEST)) or int(length) > _LONGEST:
-                raise Refused(413, "the request is too long")
-            return "application/octet-stream", server.decode(self.rfile.read(int(length)))
+    def _decode(self) -> tuple[str, bytes]:
+        self._check_host()
+        if self.path != "/decode":
+            raise Refused(404, "requests go to /decode")
+        self._check_token(self.headers.get("X-Sfumato-Token", ""))
+        origin = self.headers.get("Origin")
+        if origin is not None and origin not in {f"http://{name}" for name in self.owner.names}:
+            raise Refused(403, "this page is not the server's")
+        length = self.headers.get("Content-Length", "")
+        if not length.isascii() or not length.isdigit():
+            raise Refused(411, "say how long the request is")
+        if len(length) > len(str(_LONGEST)) or int(length) > _LONGEST:
+            raise Refused(413, "the request is too long")
+        return "application/octet-stream", self.owner.decode(self.rfile.read(int(length)))
 
-        def _check_token(self, token: str) -> None:
-            if not server.allows(token):
-                raise Refused(403, "open the address that the command printed")
+    def _check_host(self) -> None:
+        if self.headers.get("Host", "") not in self.owner.names:
+            raise Refused(403, "this server answers to its own name only")
 
-        def _answer(self, make: Any) -> None:
-            try:
-                if not server.is_own(self.headers.get("Host", "")):
-                    raise Refused(403, "this server answers to its own name only")
-                status, (kind, content) = 200, make()
-            except Refused as refused:
-                status, kind, content = refused.status, "text/plain", refused.text.encode()
-                self.close_connection = True
-            except (ConnectionError, TimeoutError):
-                self.close_connection = True
-                return
-            except Exception as error:  # noqa: BLE001 - of whatever part; the page says that it failed
-                status, kind, content = 500, "text/plain", type(error).__name__.encode()
+    def _check_token(self, token: str) -> None:
+        if not self.owner.allows(token):
+            raise Refused(403, "open the address that the command printed")
+
+    def _answer(self, make: Callable[[], tuple[str, bytes]]) -> None:
+        try:
+            kind, content = make()
+            status = 200
+        except Refused as refused:
+            status, kind, content = refused.status, "text/plain", str(refused).encode()
+        except (ConnectionError, TimeoutError):  # the sender has gone
+            return
+        except Exception as error:  # noqa: BLE001 - of whatever part; the page says that it failed
+            status, kind, content = 500, "text/plain", type(error).__name__.encode()
+        try:
             self._send(status, kind, content)
+        except (ConnectionError, TimeoutError):  # the reader has gone
+            return
 
-        def _send(self, status: int, kind: str, content: bytes) -> None:
-            try:
-                self.send_response(status)
-                for name, value in (
-                    ("Content-Type", kind),
-                    ("Content-Length", str(len(content))),
-                    ("Cache-Control", "no-store"),
-                    ("X-Content-Type-Options", "nosniff"),
-                    ("Referrer-Policy", "no-referrer"),
-                    ("X-Frame-Options", "DENY"),
-                    ("Cross-Origin-Resource-Policy", "same-origin"),
-                ):
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-            except (ConnectionError, TimeoutError):  # the reader has gone
-                self.close_connection = True
+    def _send(self, status: int, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
 
-        def log_message(self, *_: object) -> None:
-            """Nothing: a log would hold the token."""
-
-    return Handler
+    def log_message(self, *_: object) -> None:
+        """Nothing: a log would hold the token."""

@@ -17,7 +17,8 @@ _LENGTHS = (32, 24, 16, 12, 8, 4)
 
 def numbers(values: Tensor) -> str:
     """Float32 numbers, little-endian, in base64."""
-    return base64.b64encode(values.detach().float().cpu().contiguous().numpy().astype("<f4")).decode()
+    array = values.detach().float().cpu().numpy().astype("<f4")
+    return base64.b64encode(array.tobytes()).decode()
 
 
 def decoder(made: Unrolled) -> dict[str, Any]:

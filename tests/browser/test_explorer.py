@@ -27,12 +27,10 @@ ROOM = 32 * 2**20
 
 def trained(family: str, latent_dim: int, data: Any = "digits", **model: Any) -> Model:
     """A model after two epochs."""
-    spec = {
-        "data": data,
-        "model": {"family": family, "latent_dim": latent_dim, "encoder": {"type": "mlp", "hidden": [16]}, **model},
-        "training": {"epochs": 2, "device": "cpu"},
-    }  # fmt: skip
-    return sfumato.train(spec).model
+    encoder = {"type": "mlp", "hidden": [16]}
+    parts = {"family": family, "latent_dim": latent_dim, "encoder": encoder, **model}
+    training = {"epochs": 2, "device": "cpu"}
+    return sfumato.train({"data": data, "model": parts, "training": training}).model
 
 
 class Made:
@@ -147,7 +145,7 @@ def test_a_decoder_that_is_off_is_not_trusted(open_page: Open, planar: Made) -> 
 
 def block_of(made: Made) -> dict[str, Any]:
     """The data that a page holds."""
-    found = re.search(r'id="explorer-data"[^>]*>(.*?)</script>', made.html)
+    found = re.search(r'id="data-explorer"[^>]*>(.*?)</script>', made.html)
     assert found is not None
     block: dict[str, Any] = json.loads(found[1])
     return block
@@ -215,6 +213,13 @@ def test_touching_moves_too(open_page: Open, planar: Made) -> None:
 def test_arrow_keys_step(open_page: Open, planar: Made) -> None:
     """A step is 2 % of the plane and 10 % with Shift, each along its own axis; Home is the mean code."""
     opened = open_page(planar.html)
+    box = over(opened, 1)
+    corners = []
+    for share in (0.1, 0.6):
+        opened.page.mouse.click(box["x"] + share * box["width"], box["y"] + 2)
+        opened.settle()
+        corners.append(place(opened, 1)[0])
+    opened.page.click("#explorer-centre")
     opened.page.focus("#explorer-plane-1")
     press = opened.page.keyboard.press
 
@@ -226,7 +231,7 @@ def test_arrow_keys_step(open_page: Open, planar: Made) -> None:
 
     right, far = moved("ArrowRight"), moved("Shift+ArrowRight")
     up, back = moved("ArrowUp"), moved("Shift+ArrowLeft")
-    assert right[0] > 0
+    assert right[0] == pytest.approx(0.02 * 2 * (corners[1] - corners[0]), rel=0.1)
     assert far[0] == pytest.approx(5 * right[0], rel=0.15)
     assert back[0] == pytest.approx(-far[0], rel=0.05)
     assert right[1] == pytest.approx(0, abs=1e-9)
@@ -327,6 +332,43 @@ def test_all_walk_from_a_to_b(open_page: Open, wide: Made) -> None:
     assert opened.pixels("#explorer-decode-0") != straight[0]
 
 
+def test_a_whole_plane_is_decoded_where_it_is(open_page: Open, planar: Made) -> None:
+    """Each of 11 x 11 pictures in the background is what the model makes of the place that it is at."""
+    opened = open_page(planar.html)
+    box = over(opened, 1)
+
+    def at(x: float, y: float) -> list[float]:
+        opened.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        opened.settle()
+        return place(opened, 1)
+
+    (x0, y0), (x1, y1) = at(0.02, 0.02), at(0.98, 0.98)
+    opened.page.check("#explorer-tiles")
+    opened.page.wait_for_timeout(500)
+    # The mean of the middle of a tile, in pixels of the canvas that uPlot draws.
+    read = """plane => {
+      const [canvas, over] = [plane.querySelector('.u-wrap > canvas'), plane.querySelector('.u-over')];
+      const [outer, inner] = [canvas, over].map(e => e.getBoundingClientRect());
+      const scale = canvas.width / outer.width;
+      const side = inner.width * scale / 11;
+      return [0, 1, 2, 3].map(k => {
+        const [column, row] = [k % 2 ? 10 : 0, k < 2 ? 0 : 10];
+        const x = (inner.left - outer.left) * scale + column * side;
+        const y = (inner.top - outer.top) * scale + row * side;
+        const { data } = canvas.getContext('2d').getImageData(x + 2, y + 2, side - 5, side - 5);
+        return data.filter((_, i) => i % 4 === 0).reduce((a, b) => a + b, 0) * 4 / data.length;
+      });
+    }"""
+    found = opened.page.locator("#explorer-plane-1").evaluate(read)
+    wanted = []
+    for row in (0.5 / 11, 10.5 / 11):
+        for column in (0.5 / 11, 10.5 / 11):
+            shares = [(s - 0.02) / 0.96 for s in (column, row)]
+            z = torch.tensor([x0 + shares[0] * (x1 - x0), y0 + shares[1] * (y1 - y0)])
+            wanted.append(float(planar.decoded(1, z).mean()))
+    np.testing.assert_allclose(found, wanted, atol=3)
+
+
 def test_sliders_move_along_further_directions(open_page: Open, wide: Made) -> None:
     """A slider changes one coordinate of the full code and leaves the place in the plane."""
     opened = open_page(wide.html)
@@ -340,9 +382,12 @@ def test_sliders_move_along_further_directions(open_page: Open, wide: Made) -> N
     assert place(opened, 0) == at
     codes = wide.comparison.variants[0].codes
     assert codes is not None
+    assert at == pytest.approx(
+        ((codes.modes[0] - codes.centre) @ codes.axes[:2].T).tolist(), rel=6e-3
+    )
     z, axis = codes.modes[0], codes.axes[3]
     reached = float(slider.input_value())
-    assert reached == float(slider.get_attribute("max"))
+    assert reached == pytest.approx(float(slider.get_attribute("max")))
     z = z + (reached - (z - codes.centre) @ axis) * axis
     same(opened.pixels("#explorer-decode-0"), wide.decoded(0, z), 2)
 
@@ -418,7 +463,9 @@ def test_a_lattice_stands_for_a_decoder_that_is_none(open_page: Open, wide: Made
     same(opened.pixels("#explorer-decode-0"), 255 * blend.flatten().clamp(0, 1).numpy(), 3)
 
 
-@pytest.mark.parametrize(("latent_dim", "shape"), [(1, (1, 6, 4)), (3, (3, 5, 5)), (2, (7,)), (9, (4, 6))])
+@pytest.mark.parametrize(
+    ("latent_dim", "shape"), [(1, (1, 6, 4)), (3, (3, 5, 5)), (2, (7,)), (9, (4, 6))]
+)
 def test_other_shapes_are_explored(
     open_page: Open, latent_dim: int, shape: tuple[int, ...]
 ) -> None:
@@ -433,13 +480,13 @@ def test_other_shapes_are_explored(
     opened.page.focus("#explorer-plane-0")
     opened.page.keyboard.press("ArrowRight")
     opened.page.click("#explorer-next")
-    opened.page.check("#explorer-tiles")
+    if latent_dim > 1:
+        opened.page.check("#explorer-tiles")
+    assert opened.page.locator("#explorer-tiles").count() == (latent_dim > 1)
     opened.settle()
     wanted = 255 * model.reconstruct(splits.train.x[1:2])[0].clamp(0, 1)
     red = wanted[0] if len(shape) == 3 else wanted
-    np.testing.assert_allclose(
-        opened.pixels("#explorer-decode-0"), red.flatten().numpy(), atol=1
-    )
+    np.testing.assert_allclose(opened.pixels("#explorer-decode-0"), red.flatten().numpy(), atol=1)
     assert len(place(opened, 0)) == min(2, latent_dim)
 
 
@@ -485,10 +532,11 @@ def test_pages_are_accessible(open_page: Open, wide: Made, width: int, scheme: s
 def test_colours_follow_the_scheme(open_page: Open, planar: Made) -> None:
     """A change of scheme redraws what is drawn on canvases."""
     opened = open_page(planar.html)
-    before = opened.pixels("#explorer-plane-0 .u-wrap > canvas")
+    drawn = opened.page.locator("#explorer-plane-0 .u-wrap > canvas")
+    before = drawn.evaluate("c => c.toDataURL()")
     opened.page.emulate_media(color_scheme="dark")
     opened.settle()
-    assert opened.pixels("#explorer-plane-0 .u-wrap > canvas") != before
+    assert drawn.evaluate("c => c.toDataURL()") != before
 
 
 def test_without_scripts_a_sentence_stands(open_page: Open, planar: Made) -> None:
@@ -502,23 +550,24 @@ def test_what_is_done_is_said(open_page: Open, planar: Made) -> None:
     """A live region tells of a move once it is over."""
     opened = open_page(planar.html)
     opened.page.click("#explorer-draw")
-    said = opened.page.locator("#explorer-said[aria-live=polite]").filter(has_text="draw 1 from the prior")
+    said = opened.page.locator("#explorer-said[aria-live=polite]").filter(
+        has_text="draw 1 from the prior"
+    )
     said.wait_for(state="attached")
 
 
 class Skip(sfumato.Decoder):
-    """No chain of layers."""
+    """No chain of layers, and told the class."""
 
     def __init__(self, context: sfumato.Context) -> None:
         super().__init__()
         self.one = nn.Linear(context.z_shape[0], 64)
-        self.two = nn.Linear(64, 64)
+        self.two, self.told = nn.Linear(64, 64), nn.Linear(10, 64)
 
     def forward(self, z: Tensor, scope: sfumato.Scope) -> Tensor:
         """Around the second layer."""
-        del scope
-        h = self.one(z).tanh()
-        return (h + self.two(h)).view(len(z), 1, 8, 8)
+        h = (self.one(z) + self.told(scope.condition)).tanh()
+        return (h + self.two(h)).view(len(z), 1, 8, 8)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
@@ -527,7 +576,8 @@ def served() -> Iterator[tuple[Server, Made]]:
     from sfumato.registry import registry
 
     registry.register("decoder", "skipping", Skip)
-    made = Made(trained("vae", 4, decoder="skipping"))
+    data = {"type": "digits", "condition": "label"}
+    made = Made(trained("vae", 4, data, decoder="skipping"))
     server = Server(made.models)
     server.page = rendered(made.comparison, ROOM, live=server.token)
     thread = threading.Thread(target=server.run)
@@ -546,7 +596,9 @@ def test_a_server_decodes_any_decoder(open_page: Open, served: tuple[Server, Mad
     assert "decoded by torch" in opened.text("#explorer-badge-0")
     opened.page.click("#explorer-next")
     opened.page.wait_for_timeout(300)
-    same(opened.pixels("#explorer-decode-0"), made.decoded(0, made.mode(0, 1)))
+    assert made.items.label is not None
+    label = int(made.items.label[1])
+    same(opened.pixels("#explorer-decode-0"), made.decoded(0, made.mode(0, 1), label))
     opened.page.locator("summary").click()
     slider = opened.page.locator("#explorer-sliders-0 input").first
     slider.focus()
@@ -556,14 +608,20 @@ def test_a_server_decodes_any_decoder(open_page: Open, served: tuple[Server, Mad
     assert codes is not None
     z, axis = codes.modes[1], codes.axes[2]
     z = z + (float(slider.input_value()) - (z - codes.centre) @ axis) * axis
-    same(opened.pixels("#explorer-decode-0"), made.decoded(0, z), 2)
-    box = over(opened, 0)
-    opened.page.mouse.move(box["x"] + 20, box["y"] + 20)
-    opened.page.mouse.down()
-    for step in range(30):
-        opened.page.mouse.move(box["x"] + 20 + 5 * step, box["y"] + 20 + 4 * step)
-    opened.page.mouse.up()
+    same(opened.pixels("#explorer-decode-0"), made.decoded(0, z, label), 2)
+    opened.page.focus("#explorer-plane-0")
+    asked = len(opened.requests)
+    with server._lock:  # a slow model: all but the first move wait
+        for _ in range(5):
+            opened.page.keyboard.press("Shift+ArrowRight")
+            opened.settle()
     opened.page.wait_for_timeout(300)
+    # The last move is the one that is seen, and those in between were never asked for.
+    assert len(opened.requests) == asked + 2
+    shift = torch.tensor(place(opened, 0)) - (z - codes.centre) @ codes.axes[:2].T
+    same(
+        opened.pixels("#explorer-decode-0"), made.decoded(0, z + shift @ codes.axes[:2], label), 4
+    )
     assert set(opened.requests) == {f"http://127.0.0.1:{server.port}/decode"}
 
 

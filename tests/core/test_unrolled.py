@@ -67,7 +67,9 @@ def agrees(model: Model, condition: Tensor | None = None) -> list[str]:
     return [layer.kind for layer in unrolled.layers]
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", {"type": "gaussian", "sigma": 0.3}])
+@pytest.mark.parametrize(
+    "likelihood", ["gaussian", "bernoulli", {"type": "gaussian", "sigma": 0.3}]
+)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("normalization", ["none", "batch", "layer"])
 def test_dense_decoders_are_chains(likelihood: Any, activation: str, normalization: str) -> None:
@@ -130,7 +132,7 @@ class _Foreign(Decoder):
 
     def forward(self, z: Tensor, scope: Scope) -> Tensor:
         """By the name of the class."""
-        del scope
+        del z, scope
         raise NotImplementedError
 
 

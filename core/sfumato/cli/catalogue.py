@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +189,7 @@ def _described(entry: Entry) -> dict[str, Any]:
 
     command = entry.load() if entry.kind == "command" else None
     fields = {} if command else config_model(entry).model_fields
-    text = (getattr(command, "help", None) or "") if command else description(entry)
+    text = cleandoc(getattr(command, "help", None) or "") if command else description(entry)
     return {
         "kind": entry.kind,
         "name": entry.reference,

@@ -99,7 +99,10 @@ def is_a_command(bench: Bench) -> None:
         raise Fault(f"--help ends with {result.exit_code}: {result.exception}")
     if not (command.help or command.short_help or "").strip():
         raise Fault("it does not say what it does", "write a docstring: it is what --help shows")
-    if bench.entry.distribution != PROJECT and bench.entry.name in {*COMMANDS, *(e.name for e in own_commands())}:
+    if bench.entry.distribution != PROJECT and bench.entry.name in {
+        *COMMANDS,
+        *(e.name for e in own_commands()),
+    }:
         raise Fault(f"sfumato has a command {bench.entry.name!r}, so this one cannot be called")
 
 

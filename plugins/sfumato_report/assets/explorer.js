@@ -1,7 +1,7 @@
 // The latent explorer: one code a model, moved by hand, decoded as it moves.
 (() => {
   "use strict";
-  const block = sfumato.data("explorer-data");
+  const block = sfumato.data("explorer");
   if (!block) return;
   const { items, condition } = block;
   const TILES = 11;
@@ -259,6 +259,7 @@
   }
 
   choices();
+  if (models.every(flat)) byId("tiles")?.closest("label").remove();
   for (const model of models) {
     draw(model);
     overlap(model);

@@ -17,6 +17,7 @@ const explorerSpace = (block, state) => {
       scales: rows(raw.scales),
       axes: rows(raw.axes),
       centre: numbers(raw.centre),
+      moments: raw.prior_moments && { mean: numbers(raw.prior_moments.mean), covariance: rows(raw.prior_moments.covariance) },
       fixed: raw.fixed ? numbers(raw.fixed) : [],
       decoder: raw.decoder && decoders.unpack(raw.decoder),
       reach: latent.reach(draws),
@@ -51,6 +52,13 @@ const explorerSpace = (block, state) => {
       code,
     );
 
+  // Mean and covariance of the prior in the plane.
+  function priorAt(model) {
+    if (flat(model) || !model.moments) return latent.moments(model.prior.map((code) => at(model, code)));
+    const { mean, covariance } = model.moments;
+    return { mean: at(model, mean), covariance: latent.seen(covariance, ...shownAxes(model).map((k) => direction(model, k))) };
+  }
+
   function rings({ mean, covariance }, upright) {
     if (!upright) return [1, 2].map((k) => latent.ellipse(mean, covariance, k));
     const sd = Math.sqrt(covariance[0]);
@@ -60,7 +68,7 @@ const explorerSpace = (block, state) => {
   // All of a plane that stays while one moves through it.
   function view(model) {
     const points = model.modes.map((code, i) => at(model, code, i));
-    const prior = rings(latent.moments(model.prior.map((code) => at(model, code))), flat(model));
+    const prior = rings(priorAt(model), flat(model));
     const ends = [0, 1].map((k) => {
       const seen = points.map((p) => p[k]).sort((a, b) => a - b);
       const of = (share) => seen[Math.round(share * (seen.length - 1))];

@@ -12,16 +12,20 @@ const explorerWords = (block, space, decoding, byId) => {
     const closest = latent.nearest(model.z, model.modes);
     model.far = beyond(model, model.z);
     const place = {
-      item: () => `The code of ${named(from.index)}: its reconstruction`,
+      item: () => `The code of ${named(from.index)}${space.baked(model) ? "" : ": its reconstruction"}`,
       prior: () => `Draw ${from.index + 1} of ${model.prior.length} from the prior`,
       path: () => `${Math.round(100 * from.t)} % of the way from A to B`,
       centre: () => "The centre of the codes",
       hand: () => `${short(closest.distance)} from the nearest code, of ${named(closest.index)}`,
     }[from.kind]();
     const more = [];
+    // A lattice decodes its plane, and no code beside it.
+    if (space.baked(model)) {
+      more.push(model.width > 2 ? "Blended at its place in the plane: the code itself is not decoded." : "Blended, not exact.");
+      if (!decoding.inside(model, model.z)) more.push("Outside of the lattice: its edge is shown.");
+    }
     if (from.kind === "item") more.push(model.scales ? "Rings: 1 and 2 sd of q(z|x)." : model.point ? "q(z|x) is a point: it has no spread." : "The spread of q(z|x) has no formula.");
     if (model.far) more.push(`Farther from every code than 99 % of codes are from theirs${model.width > 2 ? `, in all ${model.width} dimensions` : ""}.`);
-    if (space.baked(model) && !decoding.inside(model, model.z)) more.push("Outside of the lattice: its edge is shown.");
     return [place, more.join(" ")];
   }
 

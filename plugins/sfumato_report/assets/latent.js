@@ -56,6 +56,12 @@ const latent = (() => {
     return { mean, covariance: [of(0, 0), of(0, 1), of(1, 1)] };
   }
 
+  // A covariance, given by its rows, seen along two directions.
+  const seen = (covariance, across, up) => {
+    const of = (u, v) => covariance.reduce((sum, row, i) => sum + u[i] * dot(row, v), 0);
+    return [of(across, across), of(across, up), of(up, up)];
+  };
+
   // The covariance of independent units with these standard deviations, seen along two directions.
   const projected = (scales, across, up) => {
     const of = (u, v) => scales.reduce((sum, s, i) => sum + s * s * u[i] * v[i], 0);
@@ -88,6 +94,6 @@ const latent = (() => {
     return Float64Array.from(p, (_, i) => (1 - v) * ((1 - u) * p[i] + u * q[i]) + v * ((1 - u) * r[i] + u * s[i]));
   }
 
-  return { blended, coordinate, ellipse, moments, moved, nearest, projected, reach, round, rows, straight };
+  return { blended, coordinate, ellipse, moments, moved, nearest, projected, reach, round, rows, seen, straight };
 })();
 if (typeof module !== "undefined") module.exports = latent;

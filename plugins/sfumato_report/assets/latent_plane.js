@@ -130,8 +130,15 @@ const latentPlane = (() => {
     }
 
     pointer(plot, view, host, on);
-    sfumato.fit(plot, host);
-    return { show, redraw: () => plot.redraw(false), destroy: () => plot.destroy(), ranges: view.ranges };
+    const fitted = new ResizeObserver(() => {
+      if (host.clientWidth) plot.setSize({ width: host.clientWidth, height: host.clientHeight });
+    });
+    fitted.observe(host);
+    const destroy = () => {
+      fitted.disconnect();
+      plot.destroy();
+    };
+    return { show, redraw: () => plot.redraw(false), destroy, ranges: view.ranges };
   }
 
   function pointer(plot, view, host, on) {
