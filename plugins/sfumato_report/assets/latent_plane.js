@@ -12,19 +12,6 @@ const latentPlane = (() => {
     ctx.stroke();
   }
 
-  // Text that stays legible on dots.
-  function write(ctx, text, [x, y], scale, size = 12) {
-    ctx.font = sfumato.font(size * scale, 700);
-    ctx.textAlign = "center";
-    ctx.textBaseline = "middle";
-    ctx.lineJoin = "round";
-    ctx.lineWidth = 3.5 * scale;
-    ctx.strokeStyle = colour("--sheet");
-    ctx.strokeText(text, x, y);
-    ctx.fillStyle = colour("--ink");
-    ctx.fillText(text, x, y);
-  }
-
   // Codes and prior: `scale` is device pixels a pixel.
   function backdrop(ctx, view, tiles, place, scale) {
     if (tiles) {
@@ -47,8 +34,8 @@ const latentPlane = (() => {
       ctx.fill();
     });
     ctx.globalAlpha = 1;
-    if (view.top) write(ctx, "prior", place(view.top).map((v, k) => v - 9 * k * scale), scale, 11);
-    view.names.forEach(([name, at]) => write(ctx, name, place(at), scale));
+    if (view.top) sfumato.write(ctx, "prior", place(view.top).map((v, k) => v - 9 * k * scale), { size: 11 });
+    sfumato.writeApart(ctx, view.names.map(([name, at]) => [name, place(at)]));
   }
 
   // The place that is decoded, the spread of the code that it is, and the path that it is on.
@@ -59,7 +46,7 @@ const latentPlane = (() => {
         ctx.strokeStyle = colour(ink);
         line(ctx, now.path.points, place);
       }
-      now.path.ends.forEach(([name, at]) => write(ctx, name, place(at), scale, 15));
+      now.path.ends.forEach(([name, at]) => sfumato.write(ctx, name, place(at), { size: 15 }));
     }
     ctx.lineWidth = 1.6 * scale;
     ctx.fillStyle = `${colour("--accent")}2b`;

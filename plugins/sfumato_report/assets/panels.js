@@ -44,19 +44,6 @@
     ctx.arc(x, y, radius * ratio(), 0, 2 * Math.PI);
   };
 
-  // Text that stays legible on dots.
-  function write(ctx, text, x, y, ink, { size = 12, align = "center", weight = 700 } = {}) {
-    ctx.font = sfumato.font(size * ratio(), weight);
-    ctx.textAlign = align;
-    ctx.textBaseline = "middle";
-    ctx.lineJoin = "round";
-    ctx.lineWidth = 3.5 * ratio();
-    ctx.strokeStyle = colour("--sheet");
-    ctx.strokeText(text, x, y);
-    ctx.fillStyle = ink;
-    ctx.fillText(text, x, y);
-  }
-
   // The k sd ellipse of a normal distribution, from its mean and its covariance [a, b, b, c].
   function ellipse(ctx, px, py, { mean, covariance: [a, b, , c] }, k) {
     const root = Math.sqrt(((a - c) / 2) ** 2 + b * b);
@@ -92,7 +79,7 @@
         });
         ctx.globalAlpha = 1;
         for (const k of [1, 2]) ellipse(ctx, px, py, chart.prior, k);
-        chart.medians.forEach(([x, y], i) => write(ctx, chart.names[i].slice(0, 12), px(x), py(y), colour("--ink")));
+        sfumato.writeApart(ctx, chart.medians.map(([x, y], i) => [chart.names[i].slice(0, 12), [px(x), py(y)]]));
         if (marked === null) return;
         dot(ctx, px(chart.x[marked]), py(chart.y[marked]), 6);
         ctx.strokeStyle = colour("--ink");
@@ -198,7 +185,8 @@
       // At its upper end within the plane, unless a line without a rate lies there.
       const x = Math.max(x0, sum - y1);
       if (lines.some((line) => Math.abs(py(line.y) - py(sum - x) - 12 * ratio()) < 14 * ratio())) continue;
-      write(ctx, `ELBO ${number(-sum, 4)}`, px(x) + 6 * ratio(), py(sum - x) + 12 * ratio(), colour("--soft"), { size: 10.5, align: "left", weight: 400 });
+      const at = [px(x) + 6 * ratio(), py(sum - x) + 12 * ratio()];
+      sfumato.write(ctx, `ELBO ${number(-sum, 4)}`, at, { ink: colour("--soft"), size: 10.5, align: "left", weight: 400 });
     }
   }
 
@@ -222,7 +210,8 @@
           ctx.setLineDash([7 * ratio(), 4 * ratio()]);
           ctx.stroke();
           ctx.setLineDash([]);
-          write(ctx, `${variants[variant].letter}: no rate`, px(x1) - 8 * ratio(), py(y) - 10 * ratio(), hue(variant), { align: "right" });
+          const end = [px(x1) - 8 * ratio(), py(y) - 10 * ratio()];
+          sfumato.write(ctx, `${variants[variant].letter}: no rate`, end, { ink: hue(variant), align: "right" });
         }
         for (const { variant, seeds, mean } of chart.points) {
           ctx.fillStyle = hue(variant);
@@ -236,7 +225,8 @@
           ctx.strokeStyle = hue(variant);
           ctx.lineWidth = 2 * ratio();
           ctx.stroke();
-          write(ctx, variants[variant].letter, px(mean[0]) + 15 * ratio(), py(mean[1]), hue(variant), { size: 13 });
+          const beside = [px(mean[0]) + 15 * ratio(), py(mean[1])];
+          sfumato.write(ctx, variants[variant].letter, beside, { ink: hue(variant), size: 13 });
         }
       },
     );

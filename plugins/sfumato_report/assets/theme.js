@@ -18,6 +18,36 @@ const sfumato = (() => {
   const font = (size, weight = 400) => `${weight} ${size}px system-ui, sans-serif`;
   const minus = (text) => text.replace("-", "\u2212");
 
+  // Text on a canvas that stays legible on dots; sizes are of the page, places of the canvas.
+  function write(ctx, text, [x, y], { ink = "", size = 12, align = "center", weight = 700 } = {}) {
+    const scale = uPlot.pxRatio;
+    ctx.font = font(size * scale, weight);
+    ctx.textAlign = align;
+    ctx.textBaseline = "middle";
+    ctx.lineJoin = "round";
+    ctx.lineWidth = 3.5 * scale;
+    ctx.strokeStyle = colour("--sheet");
+    ctx.strokeText(text, x, y);
+    ctx.fillStyle = ink || colour("--ink");
+    ctx.fillText(text, x, y);
+  }
+
+  // Names at their places, each moved down until it lies on no other.
+  function writeApart(ctx, names) {
+    const scale = uPlot.pxRatio;
+    ctx.font = font(12 * scale, 700);
+    const taken = [];
+    for (const [text, [x, start]] of [...names].sort((a, b) => a[1][1] - b[1][1])) {
+      const wide = ctx.measureText(text).width;
+      let y = start;
+      const covers = (other) => Math.abs(other.x - x) < (other.wide + wide) / 2 && Math.abs(other.y - y) < 13 * scale;
+      // A little more than asked for, or rounding would find it covered for ever.
+      for (let other = taken.find(covers); other; other = taken.find(covers)) y = other.y + 13.5 * scale;
+      taken.push({ x, y, wide });
+      write(ctx, text, [x, y]);
+    }
+  }
+
   // Of a logarithmic axis only the powers of ten.
   const powers = (_, splits) => splits.map((v) => (Math.abs(Math.log10(v) % 1) < 1e-9 ? v : null));
 
@@ -33,6 +63,8 @@ const sfumato = (() => {
     hue: (index) => colour(`--hue-${index}`),
     classHue: (index) => colour(`--class-${index % 10}`),
     font,
+    write,
+    writeApart,
     number: (value, digits = 5) => minus(String(Number(value.toPrecision(digits)))),
     // Called when the colours have changed.
     onScheme: (redraw) => redraws.push(redraw),
