@@ -40,6 +40,7 @@ SECTIONS = {
     "curves": ("curves", ".lede, .legend, details, figure:not(:nth-of-type(4))"),
     "samples": ("samples", ".lede, .small, figure > figcaption"),
     "codes": ("codes", ".lede, .small"),
+    "explorer": ("explorer", ".lede, .small, .explorer-steps, details"),
     "aggregate": ("aggregate", ".lede, .small, figure:nth-of-type(n + 3)"),
     "units": ("units", ".lede"),
     "plane": ("plane", ".lede"),

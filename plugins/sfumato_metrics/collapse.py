@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from sfumato import Model
 
 SILENT = 0.1
@@ -11,7 +13,9 @@ FEW = 0.1
 _FAR = 1.0
 
 
-def warn_of_collapse(model: Model, kl: float, active: int, units: int) -> str | None:
+def warn_of_collapse(
+    model: Model, kl: float, active: int, units: int, items: int | None = None
+) -> str | None:
     """A sentence, with advice, if codes say nothing of their items, or few of their units do.
 
     Args:
@@ -19,6 +23,7 @@ def warn_of_collapse(model: Model, kl: float, active: int, units: int) -> str | 
         kl: Divergence of its codes, nats an item.
         active: How many units are active.
         units: Of how many.
+        items: How many items it was trained on, if that is known.
     """
     few = active < FEW * units
     if not (few or kl < SILENT):
@@ -38,14 +43,14 @@ def warn_of_collapse(model: Model, kl: float, active: int, units: int) -> str | 
         what = "the posterior has collapsed to the prior, and codes say nothing about the item"
         spare = ""
     # Early in training codes say nothing either.
-    said = advice(model)
+    said = advice(model, items)
     first = "If the objective was still falling, train for longer; else"
     return f"{told}: {what}. {first} {said[0].lower()}{said[1:]}{spare}"
 
 
-def advice(model: Model) -> str:
+def advice(model: Model, items: int | None = None) -> str:
     """What to change, of the options that this model has; paths are those of ``--set``."""
-    ways = [*_of_the_loss(model), *_of_the_likelihood(model)]
+    ways = [*_of_the_loss(model, items), *_of_the_likelihood(model)]
     if callable(getattr(model.decoder, "sample", None)):
         ways.append(
             "give the decoder, which sees the values before, less power to do without a code"
@@ -54,7 +59,7 @@ def advice(model: Model) -> str:
     return text[0].upper() + text[1:]
 
 
-def _of_the_loss(model: Model) -> list[str]:
+def _of_the_loss(model: Model, items: int | None) -> list[str]:
     options = model.spec.model.loss.model_dump()
     name, ways = options.pop("type"), []
     if options.get("beta") == 0:  # nothing draws the codes to the prior
@@ -67,11 +72,21 @@ def _of_the_loss(model: Model) -> list[str]:
         now = f"{options['warm_up']:,} steps"
         ways.append(f"let it rise more slowly with model.loss.warm_up (now {now})")
     if not ways and name.rpartition(":")[2] == "elbo":
-        weighted = "--set model.loss.type=beta_elbo --set model.loss.beta=1"
-        ways.append(f"let the divergence come in slowly: {weighted} --set model.loss.warm_up=1000")
+        weighted = f"type=beta_elbo beta=1 warm_up={_half(model, items)}".split()
+        told = " ".join(f"--set model.loss.{choice}" for choice in weighted)
+        ways.append(f"let the divergence come in slowly: {told}")
     if not ways:
         ways.append(f"weigh the divergence less, if loss {name} can: sfumato describe {name}")
     return ways
+
+
+def _half(model: Model, items: int | None) -> int:
+    """About half of the run's steps, to one digit; 1,000 where they are not known."""
+    training = model.spec.training
+    a_pass = None if items is None else math.ceil(items / training.batch_size)
+    steps = training.steps or (training.epochs or 1) * (a_pass or 0)
+    half = steps // 2
+    return half - half % 10 ** (len(str(half)) - 1) if half else 1000
 
 
 def _of_the_likelihood(model: Model) -> list[str]:

@@ -125,7 +125,8 @@ def active_units(*, threshold: Annotated[float, Field(ge=0)] = 0.01) -> Measure:
         warning = None
         if subject.model.plan.has_density:
             kl = float(subject.terms()["kl"].double().mean())
-            warning = warn_of_collapse(subject.model, kl, active, len(variances))
+            items = None if subject.train is None else len(subject.train)
+            warning = warn_of_collapse(subject.model, kl, active, len(variances), items)
         each = tuple(variances.tolist())
         return {"active_units": replace(blank, value=float(active), each=each, warning=warning)}
 

@@ -193,6 +193,25 @@ def test_advice_for_the_elbo_can_be_pasted() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("training", "items", "warm_up"),
+    [
+        ({"epochs": 20, "batch_size": 128}, 1350, 100),  # 11 batches an epoch, 220 steps
+        ({"steps": 5000}, None, 2000),
+        ({"epochs": 1, "batch_size": 128}, 129, 1),
+        ({"epochs": 1, "batch_size": 128}, 100, 1000),  # one step has no half
+        ({"epochs": 20}, None, 1000),
+    ],
+)
+def test_advised_warm_up_fits_into_the_run(
+    training: dict[str, int], items: int | None, warm_up: int
+) -> None:
+    """It is about half of the run's steps, to one digit, where they are known."""
+    spec = {**spec_of(), "training": {"device": "cpu", **training}}
+    model = sfumato.build(spec, (20,), "cpu", parts=Registry("none").extended(PARTS))
+    assert advice(model, items).endswith(f"--set model.loss.warm_up={warm_up}")
+
+
 def test_advice_tells_what_is_set_now() -> None:
     """The values at hand stand beside the options."""
     sigma = {"type": "gaussian", "sigma": 0.7}
