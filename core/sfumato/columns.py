@@ -164,11 +164,11 @@ class Columns:
                 if sampler is not None:
                     self._used.setdefault(column, dict(sampler.about["sampler"]))
                 figures = self._metrics.measure(subject.sampled_by(sampler))
-                if column not in shown:
-                    shown[column] = views.view(subject, self.items, seed, sampler)
             except Exception as error:  # noqa: BLE001 - whatever ends one column, the others go on
                 made[column] = _failed(seed, error, trained, self._told(path))
                 continue
+            if column not in shown:
+                self._show(shown, column, subject, seed, sampler)
             made[column] = VariantRun(
                 seed=seed,
                 path=self._told(path),
@@ -181,6 +181,21 @@ class Columns:
                 reused=trained.reused,
             )
         return made
+
+    def _show(
+        self,
+        shown: dict[str, View],
+        column: str,
+        subject: Subject,
+        seed: int,
+        sampler: Sampler | None,
+    ) -> None:
+        """Keep what a run shows. What was measured stands, even if nothing can be shown of it."""
+        try:
+            shown[column] = views.view(subject, self.items, seed, sampler)
+        except Exception as error:  # noqa: BLE001 - see above
+            why = f"{type(error).__name__}: {error}"
+            self.notes.append(f"{column}, seed {seed}, shows no pictures and no codes: {why}.")
 
     def _sampler(
         self, candidate: Candidate, path: Path | None, asked: Asked, subject: Subject

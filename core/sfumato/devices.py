@@ -48,6 +48,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
+def exact() -> AbstractContextManager[object]:
+    """A block in which cuDNN rounds float32 to no fewer bits, as its convolutions else do on CUDA."""
+    cudnn = torch.backends.cudnn
+    if not cudnn.is_available():
+        return nullcontext()
+    now = (cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
+    return cudnn.flags(*now[:2], deterministic=now[2], allow_tf32=False)
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch and scikit-learn use one CPU thread in a block, and as many as before after it.

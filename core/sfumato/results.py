@@ -140,6 +140,19 @@ class CodeSpace:
     decoded: Tensor
     condition: Tensor | None = None
 
+    @property
+    def ranked(self) -> tuple[int, ...]:
+        """The units, those first that tell items apart.
+
+        Of a density these are units whose modes vary most for how their draws do; a point has no
+        draws beside it, and its units come by their variance.
+        """
+        told = self.modes.var(0, correction=0)
+        if self.scales is not None:
+            same = self.draws[: len(self.modes)]  # of the same items
+            told = told / same.var(0, correction=0).clamp(min=1e-12)
+        return tuple(told.argsort(descending=True, stable=True).tolist())
+
 
 @dataclass(frozen=True)
 class View:

@@ -22,6 +22,7 @@ give what the model gives at codes that it was not recorded from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
+
+from sfumato.devices import exact
 
 if TYPE_CHECKING:
     from sfumato.model import Model
@@ -45,12 +48,14 @@ class Layer:
 
     Args:
         kind: What it does; see this module.
+        takes: Shape of what it reads of one item.
         shape: Of what it returns for one item.
         options: Its numbers.
         tensors: Its weights, float32 on the CPU.
     """
 
     kind: str
+    takes: tuple[int, ...]
     shape: tuple[int, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
@@ -76,71 +81,92 @@ class Unrolled:
         """How many numbers its weights are."""
         return sum(t.numel() for layer in self.layers for t in layer.tensors.values())
 
+    @property
+    def work(self) -> int:
+        """How many products one item takes, in linear layers and convolutions."""
+        return sum(
+            layer.tensors["weight"].numel() * math.prod(layer.takes[1:])
+            for layer in self.layers
+            if "weight" in layer.tensors
+        )
+
     def __call__(self, codes: Tensor) -> Tensor:
         """Means ``(n, *X)`` of codes, with their conditions, ``(n, D)``, by the rules of this module."""
         h = codes.float()
         for layer in self.layers:
-            h = _RUN[layer.kind](layer, h).reshape(len(codes), *layer.shape)
+            # Modules that only change the shape leave no layer.
+            h = _RUN[layer.kind](layer, h.reshape(len(codes), *layer.takes))
         h = h.reshape(len(codes), *self.shape)
         return h.sigmoid() if self.output == "sigmoid" else h
 
 
-def unroll(model: Model, condition: Tensor | None = None) -> Unrolled | None:
+def unroll(
+    model: Model, condition: Tensor | None = None, codes: Tensor | None = None
+) -> Unrolled | None:
     """The decoder and the likelihood's mean as a chain of layers; None if they are something else.
 
     Args:
         model: The model.
         condition: ``(1, C)``, that of some item, for conditional models.
+        codes: ``(n, D)``, flattened, that the chain must be right at, besides draws of a standard
+            normal: a function may agree there and not where a model's codes lie.
     """
     if callable(getattr(model.decoder, "sample", None)):
         return None
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn((2 * _TRIED, *model.plan.z_shape), generator=generator).to(
-        model.device, model.dtype
-    )
-    given = None if condition is None else condition.expand(len(z), -1)
-    with torch.no_grad(), model.evaluating():
-        layers = _recorded(model, z[:_TRIED], given)
+    width = math.prod(model.plan.z_shape)
+    tried = torch.randn((2 * _TRIED, width), generator=torch.Generator().manual_seed(0))
+    recorded, rest = tried.split(_TRIED)
+    if codes is not None:
+        rest = torch.cat([rest, codes.float().cpu()])
+    with torch.no_grad(), model.evaluating(), exact():
+        layers = _recorded(model, recorded, condition)
         if layers is None:
             return None
-        rest = z[_TRIED:]
-        scope = model.scope(None, given, rows=len(z)).at(slice(_TRIED, None))
-        wanted = model.unreduced(rest, scope).mean.cpu()
-    flat = [rest.flatten(1).cpu()] + ([] if given is None else [given[_TRIED:].cpu()])
-    codes = torch.cat([c.float() for c in flat], 1)
+        wanted = _means(model, rest, condition).float().cpu()
+    given = [] if condition is None else [condition.float().cpu().expand(len(rest), -1)]
+    inputs = torch.cat([rest, *given], 1)
     outputs: tuple[Output, ...] = ("identity", "sigmoid")
     for output in outputs:
         made = Unrolled(layers, output, tuple(wanted.shape[1:]))
-        if _gives(made, codes, wanted.float()):
+        if _gives(made, inputs, wanted):
             return made
     return None
+
+
+def _means(model: Model, codes: Tensor, condition: Tensor | None) -> Tensor:
+    """What the model itself makes of flat codes ``(n, D)``, ``(n, *X)``."""
+    z = codes.to(model.device, model.dtype).view(len(codes), *model.plan.z_shape)
+    given = None if condition is None else condition.expand(len(codes), -1)
+    made: Tensor = model.unreduced(z, model.scope(None, given, rows=len(codes))).mean
+    return made
 
 
 def _gives(made: Unrolled, codes: Tensor, wanted: Tensor) -> bool:
     try:
         found = made(codes)
-    except RuntimeError:  # shapes do not fit: it is not a chain
+    except (RuntimeError, ValueError):  # shapes do not fit: it is not a chain
         return False
     # Terms cancel, so that a small value has the rounding of large ones.
     largest = max(1.0, float(wanted.abs().max()))
     return bool(torch.allclose(found, wanted, rtol=_CLOSE, atol=_CLOSE * largest))
 
 
-def _recorded(model: Model, z: Tensor, condition: Tensor | None) -> tuple[Layer, ...] | None:
+def _recorded(model: Model, codes: Tensor, condition: Tensor | None) -> tuple[Layer, ...] | None:
     """The innermost modules of the decoder in the order in which they run; None if one is unknown."""
     found: list[list[Layer] | None] = []
 
-    def note(module: nn.Module, _: object, output: object) -> None:
+    def note(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
         translate = _KNOWN.get(type(module))
-        if translate is None or not isinstance(output, Tensor):
+        taken = inputs[0] if len(inputs) == 1 else None
+        if translate is None or not isinstance(taken, Tensor) or not isinstance(output, Tensor):
             found.append(None)
         else:
-            found.append(translate(module, tuple(output.shape[1:])))
+            found.append(translate(module, tuple(taken.shape[1:]), tuple(output.shape[1:])))
 
     leaves = [m for m in model.decoder.modules() if not any(True for _ in m.children())]
     handles = [m.register_forward_hook(note) for m in leaves]
     try:
-        model.unreduced(z, model.scope(None, condition, rows=2 * _TRIED).at(slice(0, _TRIED)))
+        _means(model, codes, condition)
     finally:
         for handle in handles:
             handle.remove()
@@ -160,21 +186,22 @@ def _kept(**tensors: Tensor | None) -> dict[str, Tensor]:
     return {name: t.detach().to("cpu", torch.float32, copy=True) for name, t in known.items()}
 
 
-def _linear(module: Any, shape: Shape) -> list[Layer] | None:
+def _linear(module: Any, takes: Shape, shape: Shape) -> list[Layer] | None:
     if len(shape) != 1:
         return None
-    return [Layer("linear", shape, {}, _kept(weight=module.weight, bias=module.bias))]
+    return [Layer("linear", takes, shape, {}, _kept(weight=module.weight, bias=module.bias))]
 
 
-def _transposed(module: Any, shape: Shape) -> list[Layer] | None:
+def _transposed(module: Any, takes: Shape, shape: Shape) -> list[Layer] | None:
     plain = module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
     if not plain or isinstance(module.padding, str):
         return None
     options = {"stride": list(module.stride), "padding": list(module.padding)}
-    return [Layer("transposed", shape, options, _kept(weight=module.weight, bias=module.bias))]
+    weights = _kept(weight=module.weight, bias=module.bias)
+    return [Layer("transposed", takes, shape, options, weights)]
 
 
-def _batch_norm(module: Any, shape: Shape) -> list[Layer] | None:
+def _batch_norm(module: Any, takes: Shape, shape: Shape) -> list[Layer] | None:
     if module.running_var is None or module.training:
         return None
     scale = 1 / torch.sqrt(module.running_var.double() + module.eps)
@@ -182,40 +209,40 @@ def _batch_norm(module: Any, shape: Shape) -> list[Layer] | None:
     if module.affine:
         scale, shift = scale * module.weight.double(), shift * module.weight.double()
         shift = shift + module.bias.double()
-    return [Layer("affine", shape, {}, _kept(scale=scale, shift=shift))]
+    return [Layer("affine", takes, shape, {}, _kept(scale=scale, shift=shift))]
 
 
-def _layer_norm(module: Any, shape: Shape) -> list[Layer] | None:
+def _layer_norm(module: Any, takes: Shape, shape: Shape) -> list[Layer] | None:
     # Over a whole flat item: one group, and each value a channel of its own.
     if len(shape) != 1 or tuple(module.normalized_shape) != shape:
         return None
-    return _normalized(1, module, shape)
+    return _normalized(1, module, takes, shape)
 
 
-def _group_norm(module: Any, shape: Shape) -> list[Layer] | None:
-    return _normalized(module.num_groups, module, shape)
+def _group_norm(module: Any, takes: Shape, shape: Shape) -> list[Layer] | None:
+    return _normalized(module.num_groups, module, takes, shape)
 
 
-def _normalized(groups: int, module: Any, shape: Shape) -> list[Layer]:
-    layers = [Layer("normalize", shape, {"groups": groups, "eps": module.eps})]
+def _normalized(groups: int, module: Any, takes: Shape, shape: Shape) -> list[Layer]:
+    layers = [Layer("normalize", takes, shape, {"groups": groups, "eps": module.eps})]
     if module.weight is not None:
         bias = torch.zeros_like(module.weight) if module.bias is None else module.bias
-        layers.append(Layer("affine", shape, {}, _kept(scale=module.weight, shift=bias)))
+        layers.append(Layer("affine", shape, shape, {}, _kept(scale=module.weight, shift=bias)))
     return layers
 
 
 def _activation(kind: str, **options: Callable[[Any], float]) -> Callable[..., list[Layer]]:
-    def translate(module: Any, shape: Shape) -> list[Layer]:
-        return [Layer(kind, shape, {name: read(module) for name, read in options.items()})]
+    def translate(module: Any, takes: Shape, shape: Shape) -> list[Layer]:
+        return [Layer(kind, takes, shape, {name: read(module) for name, read in options.items()})]
 
     return translate
 
 
-def _nothing(_: Any, __: Shape) -> list[Layer]:
+def _nothing(*_: object) -> list[Layer]:
     return []  # of one item, and not in training
 
 
-_KNOWN: dict[type[nn.Module], Callable[[Any, Shape], list[Layer] | None]] = {
+_KNOWN: dict[type[nn.Module], Callable[[Any, Shape, Shape], list[Layer] | None]] = {
     nn.Linear: _linear,
     nn.ConvTranspose1d: _transposed,
     nn.ConvTranspose2d: _transposed,
@@ -263,7 +290,6 @@ def _run_transposed(layer: Layer, h: Tensor) -> Tensor:
 
 
 def _run_affine(layer: Layer, h: Tensor) -> Tensor:
-    h = h.reshape(len(h), *layer.shape)  # what a linear layer made may become a map here
     across = (1, -1, *[1] * (h.dim() - 2))
     return h * layer.tensors["scale"].view(across) + layer.tensors["shift"].view(across)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sfumato import estimates
 from sfumato.data import Split
+from sfumato.devices import exact
 from sfumato.interfaces import Sampler
 from sfumato.model import Model
 from sfumato.randomness import keyed_global
@@ -19,7 +20,7 @@ from sfumato.unrolled import unroll
 SHOWN = 500
 """Items whose codes are shown."""
 _ORIGINALS, _SAMPLES, _PAIRS, _STEPS = 10, 40, 3, 10
-_UNITS, _DRAWS, _PROBES, _SIDE = 6, 2000, 8, 15
+_UNITS, _DRAWS, _PROBES, _CHECKED, _SIDE = 6, 2000, 8, 64, 15
 _AXES, _END = 16, 0.01
 
 
@@ -73,7 +74,10 @@ def code_space(subject: Subject) -> CodeSpace:
         scope = model.scope(None, _in_turn(items.condition, _DRAWS), rows=_DRAWS)
         prior = model.draw_codes(_DRAWS, scope).flatten(1).float().cpu()
     around = torch.cat([shown, prior[: len(shown)]])
-    probes = around[torch.linspace(0, len(around) - 1, min(_PROBES, len(around))).long()]
+    probes, checked = (
+        around[torch.linspace(0, len(around) - 1, min(n, len(around))).long()]
+        for n in (_PROBES, _CHECKED)
+    )
     return CodeSpace(
         modes=shown,
         scales=_scales(subject, len(items)),
@@ -83,7 +87,7 @@ def code_space(subject: Subject) -> CodeSpace:
         centre=centre,
         axes=axes,
         shares=shares,
-        decoder=unroll(model, given),
+        decoder=unroll(model, given, checked),
         lattice=_lattice(model, around, centre, axes, given),
         probes=probes,
         decoded=decoded(model, probes, given).cpu(),
@@ -95,7 +99,7 @@ def code_space(subject: Subject) -> CodeSpace:
 def decoded(model: Model, codes: Tensor, condition: Tensor | None = None) -> Tensor:
     """Means of ``p(x|z)`` at flat codes ``(n, D)``, all under one condition ``(1, C)``: ``(n, *X)``."""
     made = []
-    with model.evaluating():
+    with model.evaluating(), exact():
         for run in codes.split(estimates.ROWS):
             z = run.to(model.device, model.dtype).view(len(run), *model.plan.z_shape)
             given = None if condition is None else condition.expand(len(run), -1)
@@ -131,13 +135,8 @@ def _interpolations(model: Model, items: Split, path: str) -> Tensor:
 
 
 def _traversals(model: Model, items: Split, space: CodeSpace) -> tuple[tuple[int, ...], Tensor]:
-    """The first item's code with one unit at a time walked through the values that it takes.
-
-    Units that tell items apart come first: those whose modes vary most, against their draws.
-    """
-    same = space.draws[: len(space.modes)].var(0, correction=0)  # of the same items
-    told = space.modes.var(0, correction=0) / same.clamp(min=1e-12)
-    units = tuple(told.argsort(descending=True, stable=True)[:_UNITS].tolist())
+    """The first item's code with one unit at a time walked through the values that it takes."""
+    units = space.ranked[:_UNITS]
     low, high = _ends(space.draws)
     walks = space.modes[:1].repeat(len(units), _STEPS, 1)
     for row, unit in enumerate(units):

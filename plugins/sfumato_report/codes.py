@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sfumato import CodeSpace, Comparison, Variant
 from sfumato_report.charts import Chart, column, padded, rounded
+from sfumato_report.labels import classes
 from sfumato_report.text import short
 
-_UNITS = 24
+UNITS = 24
 """Units whose values are shown; the others tell least."""
 _BINS = 40
 _SIGMAS = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -33,7 +34,7 @@ def scatters(comparison: Comparison) -> list[Chart]:
 
 def _scatter(comparison: Comparison, index: int, variant: Variant, space: CodeSpace) -> Chart:
     at = in_plane(space, space.modes)
-    names, labels = classes(comparison, len(at))
+    names, labels = told_apart(comparison, len(at))
     middles = [at[labels == i].median(0).values for i in range(len(names))]
     across, up = axis_names(space)
     data = {
@@ -58,19 +59,14 @@ def _scatter(comparison: Comparison, index: int, variant: Variant, space: CodeSp
     return Chart(f"scatter-{index}", label, "", data, index)
 
 
-def classes(comparison: Comparison, n: int) -> tuple[list[str], Tensor]:
-    """Names of the classes of the first items, and for each item the number of its name.
-
-    None, if the items have no labels or more classes than can be told apart.
-    """
+def told_apart(comparison: Comparison, n: int) -> tuple[list[str], Tensor]:
+    """Classes of the first items by name and number; none where there are more than can be told apart."""
     items = comparison.items
-    if items is None or items.label is None:
+    label = None if items is None or items.label is None else items.label[:n]
+    names, numbers = classes(label, comparison.contract)
+    if numbers is None or len(names) > _NAMED:
         return [], torch.zeros(0, dtype=torch.long)
-    found, labels = items.label[:n].unique(return_inverse=True)
-    if len(found) > _NAMED:
-        return [], torch.zeros(0, dtype=torch.long)
-    named = comparison.contract.classes
-    return [named[i] if 0 <= i < len(named) else str(i) for i in found.tolist()], labels
+    return names, numbers
 
 
 def in_plane(space: CodeSpace, codes: Tensor) -> Tensor:
@@ -119,10 +115,7 @@ def aggregates(comparison: Comparison) -> list[tuple[int, list[Chart]]]:
 
 def shown_units(space: CodeSpace) -> list[int]:
     """Units in order, the ones that tell items apart least left out where there are many."""
-    same = space.draws[: len(space.modes)].var(0, correction=0)
-    told = space.modes.var(0, correction=0) / same.clamp(min=1e-12)
-    kept = told.argsort(descending=True, stable=True)[:_UNITS].tolist()
-    return sorted(kept)
+    return sorted(space.ranked[:UNITS])
 
 
 def _units(index: int, variant: Variant, space: CodeSpace) -> Chart:

@@ -12,6 +12,8 @@ from sfumato import CodeSpace, visible_text
 from sfumato_report import packed
 from sfumato_report.pictures import Painter
 
+NUMBERS = 24_000
+"""Of the codes of one model, at most; wide codes are shown of fewer items."""
 _PLANE, _DIRECTIONS, _DRAWS, _PROBED = 2, 8, 200, 16_384
 _SQUARE = 32  # Width of the widest covariance that a page takes.
 _LATTICE = 110_000  # Bytes of a PNG, a third more in the page.
@@ -84,6 +86,7 @@ def told(shown: Shown, of: int, count: int, painter: Painter, *, live: bool) -> 
     draws = space.draws[:count]
     point = space.scales is None and torch.equal(draws, space.modes[: len(draws)])
     probes = max(1, _PROBED // max(1, space.decoded[0].numel()))
+    drawn = min(_DRAWS, max(1, NUMBERS // shown.width))
     lattice, inside = space.lattice, not (live or shown.baked)
     return {
         "letter": model.letter,
@@ -99,11 +102,11 @@ def told(shown: Shown, of: int, count: int, painter: Painter, *, live: bool) -> 
         # A point is its own draw.
         "point": point,
         "draws": None if point else packed.numbers(draws),
-        "prior": packed.numbers(space.prior[:_DRAWS]),
+        "prior": packed.numbers(space.prior[:drawn]),
         # Of all draws, for these few would move its rings.
         "prior_moments": _moments(space.prior) if shown.width <= _SQUARE else None,
         # Which item's condition a draw of the prior was made under: they were taken in turn.
-        "drawn_under": [i % of for i in range(min(_DRAWS, len(space.prior)))],
+        "drawn_under": [i % of for i in range(min(drawn, len(space.prior)))],
         "conditional": shown.conditional,
         "decoder": None if space.decoder is None or not inside else packed.decoder(space.decoder),
         "lattice": {

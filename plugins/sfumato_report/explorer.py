@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
-
-from sfumato import CodeSpace, Comparison, Contract, Split, visible_text
+from sfumato import CodeSpace, Comparison, Contract, Split
 from sfumato_report import packed
-from sfumato_report.explored import Explored, Shown, told
+from sfumato_report.explored import NUMBERS, Explored, Shown, told
+from sfumato_report.labels import classes
 from sfumato_report.pictures import Painter
 from sfumato_report.text import integer
 
@@ -28,7 +27,7 @@ BLOCK = "explorer"
 REPORT_WEIGHTS = 4 * 2**20
 """Bytes of weights that a report's explorer keeps to."""
 _PLANE = 2
-_NUMBERS = 24_000  # Of the codes of one model; wide codes are shown of fewer items.
+_WORK = 10_000_000  # Products of one decoding, some ten milliseconds of a page's time.
 _CONDITION = 64  # Numbers of a condition of which a page takes one an item.
 _UNDER = {
     "label": "the class that is chosen",
@@ -132,7 +131,7 @@ def explorer(
         Shown(m, "" if i in fitting else _why(m.space, weights)) for i, m in enumerate(models)
     )
     width = max(s.width for s in shown)
-    count = max(1, min(len(items), _NUMBERS // width, *(len(m.space.modes) for m in models)))
+    count = max(1, min(len(items), NUMBERS // width, *(len(m.space.modes) for m in models)))
     # What is baked was decoded under one condition, and for ever.
     kind = _kind(contract) if any(s.conditional and not s.baked for s in shown) else None
     block = None
@@ -163,7 +162,9 @@ def explorer(
 def _fitting(models: Sequence[Explored], weights: int) -> set[int]:
     """Which decoders go into the page: small ones first, as long as there is room."""
     sizes = {
-        i: 4 * m.space.decoder.size for i, m in enumerate(models) if m.space.decoder is not None
+        i: 4 * m.space.decoder.size
+        for i, m in enumerate(models)
+        if m.space.decoder is not None and m.space.decoder.work <= _WORK
     }
     kept: set[int] = set()
     for index in sorted(sizes, key=lambda i: (sizes[i], i)):
@@ -175,6 +176,11 @@ def _fitting(models: Sequence[Explored], weights: int) -> set[int]:
 def _why(space: CodeSpace, weights: int) -> str:
     if space.decoder is None:
         return "its decoder is no chain of layers that a page can run"
+    if space.decoder.work > _WORK:
+        return (
+            f"its decoder takes {integer(space.decoder.work)} products an item, too many for a page "
+            "that decodes as one moves"
+        )
     return (
         f"its decoder has {integer(space.decoder.size)} weights, and this page keeps to "
         f"{integer(weights // 4)} for all models"
@@ -185,23 +191,13 @@ def _why(space: CodeSpace, weights: int) -> str:
 
 
 def _items(items: Split, contract: Contract, painter: Painter) -> dict[str, Any]:
-    found, labels = _classes(items.label, contract)
+    names, numbers = classes(items.label, contract)
     return {
         "count": len(items),
-        "labels": labels,
-        "names": found,
+        "labels": [] if numbers is None else numbers.tolist(),
+        "names": names,
         "pictures": packed.atlas(items.x, painter, 25),
     }
-
-
-def _classes(label: Tensor | None, contract: Contract) -> tuple[list[str], list[int]]:
-    """Names of the classes that occur, and for each item the number of its name."""
-    if label is None:
-        return [], []
-    found, numbers = label.unique(return_inverse=True)
-    names = contract.classes
-    told = [names[i] if 0 <= i < len(names) else str(i) for i in found.tolist()]
-    return [visible_text(name) for name in told], numbers.tolist()
 
 
 def _kind(contract: Contract) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from sfumato import Comparison, Variant, VariantRun
@@ -10,6 +11,7 @@ from sfumato_report.sentences import Finding, Ref, Segment, refs
 from sfumato_report.text import finite, listed, plural, term
 
 _LAST = 0.1
+_COLLAPSED = re.compile(r"\b(has|have) collapsed")
 _DENSITIES = frozenset({"ELBO", "NLL"})
 
 
@@ -174,7 +176,7 @@ def _cautions(comparison: Comparison) -> Iterator[Finding]:
                 continue
             told.add((variant.name, text))
             where = f" (seed{'s' if len(seeds) > 1 else ''} {listed([str(s) for s in seeds])}): "
-            topic = "Collapse" if "collapse" in text else term(name)
+            topic = "Collapse" if _COLLAPSED.search(text) else term(name)
             yield Finding("warning", topic, (*refs(comparison, [index]), where, text))
 
 

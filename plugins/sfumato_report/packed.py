@@ -29,6 +29,7 @@ def decoder(made: Unrolled) -> dict[str, Any]:
         "layers": [
             {
                 "kind": layer.kind,
+                "takes": list(layer.takes),
                 "shape": list(layer.shape),
                 "options": dict(layer.options),
                 "tensors": {name: list(t.shape) for name, t in layer.tensors.items()},

@@ -150,5 +150,7 @@ def _codes(comparison: Comparison) -> dict[str, Any] | None:
         "scatters": codes.scatters(comparison),
         "shown": integer(max(len(s.modes) for s in spaces)),
         "draws": integer(max(len(s.draws) for s in spaces)),
-        "classes": bool(codes.classes(comparison, len(spaces[0].modes))[0]),
+        "units": codes.UNITS,
+        "hidden": any(s.modes.shape[1] > codes.UNITS for s in spaces),
+        "classes": bool(codes.told_apart(comparison, len(spaces[0].modes))[0]),
     }

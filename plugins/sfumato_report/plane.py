@@ -28,6 +28,8 @@ def plane(comparison: Comparison) -> Chart | str | None:
             lines.append({"variant": index, "y": rounded(distortion.mean)})
             continue
         known = _pairs(variant.values("kl"), variant.values("reconstruction"))
+        if not known:  # no seed has both
+            continue
         points.append({"variant": index, "seeds": known, "mean": _middle(known)})
     if not points:
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -53,10 +54,22 @@ def page(
 
 def data_block(value: Any) -> str:
     """JSON that may stand in a ``script`` element: nothing in it can end the element or a line."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    form: dict[str, Any] = {"ensure_ascii": True, "allow_nan": False, "separators": (",", ":")}
+    try:
+        text = json.dumps(value, **form)
+    except ValueError:  # numbers beyond a double's range have no place on a chart
+        text = json.dumps(_finite(value), **form)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def policy(styles: Sequence[str], scripts: Sequence[str], *, connect: bool = False) -> str:

@@ -12,11 +12,12 @@ from sfumato_report.text import letter, short
 _SHOWN = 64
 _KL = (
     "What a unit tells about its item, at most; the units of each seed sorted, the largest first. "
-    "They add up to the KL of the table."
+    "All units add up to the KL of the table."
 )
 _ACTIVITY = (
-    "Variance over items of E[z|x], sorted likewise. Below 0.01 a unit counts as inactive (Burda et "
-    "al., 2016). A point code has no noise to compare with, so its scale is arbitrary."
+    "Variance over items of E[z|x], sorted likewise (Burda et al., 2016); the definition of active "
+    "units says from where on one counts. A point code has no noise to compare with, so its scale "
+    "is arbitrary."
 )
 _SPECTRA = {
     "kl_per_dimension": ("KL of each unit", "nats per item", _KL),

@@ -438,6 +438,18 @@ def test_a_conditional_model_decodes_as_a_class(open_page: Open, conditional: Ma
     same(opened.pixels("#explorer-decode-0"), conditional.decoded(0, codes.prior[first], other))
 
 
+def test_a_conditional_model_without_its_decoder_is_explored(
+    open_page: Open, conditional: Made
+) -> None:
+    """Its lattice is of one condition: moving through it and filling the plane ask for none."""
+    opened = open_page(rendered(conditional.comparison, 0))
+    opened.page.wait_for_selector("#explorer-badge-0.baked")
+    opened.page.check("#explorer-tiles")
+    opened.page.click("#explorer-draw")
+    opened.settle()
+    assert np.ptp(opened.pixels("#explorer-decode-0")) > 20
+
+
 def test_a_lattice_stands_for_a_decoder_that_is_none(open_page: Open, wide: Made) -> None:
     """Without room for weights the plane is blended: at a lattice point it is what was decoded there."""
     html = rendered(wide.comparison, 0)

@@ -92,6 +92,13 @@ def test_hostile_names_are_read_as_they_are(open_page: Opener, hostile: str) -> 
     """A name that is a tag is seen as its text, and what would turn text around is an escape."""
     opened = open_page(hostile)
     shown = opened.page.locator("body").inner_text()
+    # Scripts write names, too: of every item where it is pointed at.
+    for chart in opened.page.locator(".chart.square").all():
+        chart.focus()
+        for _ in HOSTILE:
+            opened.page.keyboard.press("ArrowRight")
+            shown += chart.locator("+ output").inner_text()
+    assert "abc\\u202ednuf" in shown
     assert HOSTILE[0] in shown
     assert HOSTILE[2] in shown
     assert not set("\u202e\u2066\u2028") & set(shown)

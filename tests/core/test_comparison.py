@@ -288,3 +288,21 @@ def test_a_broken_report_is_named_before_training(
     with pytest.raises(PluginError, match="bad-report"):
         compare({"a": tiny()}, grey, [0], tmp_path / "out", report="odd", parts=seen)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_shown_costs_no_figure(
+    tiny: Tiny, grey: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a view of a model fails, its figures stand, and a note says what is missing and why."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("codes of an odd kind")
+
+    monkeypatch.setattr("sfumato.views.view", fail)
+    made = compare({"one": tiny()}, grey, [0, 1], metrics=["reconstruction"])
+    (one,) = made.variants
+    assert not one.errors
+    assert len(one.values("reconstruction")) == 2
+    assert one.codes is None
+    assert one.pictures is None
+    assert [n for n in made.notes if "codes of an odd kind" in n and n.startswith("one, seed 0")]

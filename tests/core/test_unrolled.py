@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import sfumato
 from sfumato import Context, Decoder, Model, Scope
@@ -218,3 +219,68 @@ def test_dropout_is_nothing_when_not_training(parts: Registry) -> None:
     assert unrolled is not None
     assert [layer.kind for layer in unrolled.layers] == ["linear", "linear"]
     assert model.training
+
+
+class Maps(Decoder):
+    """A map out of a flat layer, as most convolutional decoders make one."""
+
+    def __init__(self, context: Context, *, how: str = "unflatten") -> None:
+        super().__init__()
+        self.how = how
+        self.flat = nn.Linear(context.z_shape[0], 2 * 3 * 3)
+        self.unflatten = nn.Unflatten(1, (2, 3, 3))
+        self.up = nn.ConvTranspose2d(2, 1, 3, stride=2, padding=1)
+
+    def forward(self, z: Tensor, scope: Scope) -> Tensor:
+        """By a module, by a view, or with the axes of the map exchanged."""
+        del scope
+        h = self.flat(z)
+        h = self.unflatten(h) if self.how == "unflatten" else h.view(-1, 2, 3, 3)
+        h = h.transpose(2, 3) if self.how == "turned" else h
+        return self.up(h)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("how", "kinds"),
+    [
+        ("unflatten", ["linear", "transposed"]),
+        ("view", ["linear", "transposed"]),
+        ("turned", None),
+    ],
+)
+def test_a_change_of_shape_is_no_layer(parts: Registry, how: str, kinds: list[str] | None) -> None:
+    """A flat layer may become a map without a layer between; values that change places may not."""
+    parts.register("decoder", "maps", Maps)
+    model = built({"type": "maps", "how": how}, (1, 5, 5), parts=parts)
+    if kinds is None:
+        assert sfumato.unroll(model) is None
+    else:
+        assert agrees(model) == kinds
+
+
+class Bounded(_Foreign):
+    """A chain as long as codes are small."""
+
+    def forward(self, z: Tensor, scope: Scope) -> Tensor:
+        """Codes beyond 8 are as good as 8."""
+        del scope
+        return self.one(z.clamp(-8, 8))  # type: ignore[no-any-return]
+
+
+def test_a_chain_must_be_right_where_codes_lie(parts: Registry) -> None:
+    """What holds for draws of a standard normal need not hold for a model's own codes."""
+    model = registered(parts, Bounded)
+    assert sfumato.unroll(model) is not None
+    far = 20 * torch.ones(1, 3)
+    assert sfumato.unroll(model, codes=far) is None
+
+
+@pytest.mark.parametrize("decoder", [MLP, CONV])
+def test_work_counts_products(decoder: dict[str, Any]) -> None:
+    """It is half of the operations that torch's own counter finds, a product and its sum being two."""
+    model = built(decoder, (1, 9, 9))
+    unrolled = sfumato.unroll(model)
+    assert unrolled is not None
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        unrolled(torch.zeros(1, 3))
+    assert 2 * unrolled.work == counter.get_total_flops()

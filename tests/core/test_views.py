@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,12 @@ def test_two_units_are_looked_at_as_they_are(ae: Made) -> None:
     torch.testing.assert_close(
         codes.shares.double(), variances / variances.sum(), atol=1e-6, rtol=0
     )
+
+
+def test_units_of_points_come_by_their_variance(ae: Made) -> None:
+    """A point has no draws beside it, which would make all units alike: the wider one comes first."""
+    codes = replace(ae[2].codes, modes=torch.tensor([[0.0, 1.0], [0.1, -1.0]]))
+    assert codes.ranked == (1, 0)
 
 
 def test_prior_is_drawn(vae: Made) -> None:

@@ -189,6 +189,25 @@ def test_a_budget_decides_what_is_baked(pair: Pair) -> None:
             assert one.size == (15, 15)
 
 
+def test_a_decoder_that_takes_long_is_baked() -> None:
+    """A page decodes between two frames: one product too many, and it shows a lattice and says why."""
+    comparison = shown(trained("vae", 2))
+    (variant,) = comparison.variants
+    assert variant.codes is not None
+    assert variant.codes.decoder is not None
+    (layer, *rest) = variant.codes.decoder.layers
+    for products, baked in ((10**7, False), (10**7 + 1, True)):
+        # As if the first layer were a convolution over so many places.
+        rest_of = sum(x.tensors["weight"].numel() for x in rest if "weight" in x.tensors)
+        places = (products - rest_of, 1)
+        slow = replace(layer, takes=(1, places[0]), tensors={"weight": torch.zeros(1)})
+        decoder = replace(variant.codes.decoder, layers=(slow, *rest))
+        changed = replace(variant, codes=replace(variant.codes, decoder=decoder))
+        (seen,) = made(replace(comparison, variants=(changed,))).models
+        assert bool(seen.baked) is baked
+        assert ("products an item" in seen.baked) is baked
+
+
 def test_a_lattice_is_a_picture_of_its_cells(pair: Pair) -> None:
     """Cells in the order of its rows, on the page's scale, within the bytes that it may take."""
     space = pair[0].variants[1].codes

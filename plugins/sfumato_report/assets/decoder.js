@@ -41,10 +41,10 @@ const decoders = (() => {
   }
 
   // Every value is spread over the kernel's reach, in up to three axes; fewer are led by axes of length 1.
-  function transposed({ weight, bias }, h, out, layer, before) {
+  function transposed({ weight, bias }, h, out, layer) {
     const three = (sizes, missing) => [...Array(3 - sizes.length).fill(missing), ...sizes];
-    const [channels, made] = [before[0], layer.shape[0]];
-    const [inZ, inY, inX] = three(before.slice(1), 1);
+    const [channels, made] = [layer.takes[0], layer.shape[0]];
+    const [inZ, inY, inX] = three(layer.takes.slice(1), 1);
     const [outZ, outY, outX] = three(layer.shape.slice(1), 1);
     const [kZ, kY, kX] = three(layer.kernel, 1);
     const [sZ, sY, sX] = three(layer.options.stride, 1);
@@ -103,11 +103,11 @@ const decoders = (() => {
   function unpack({ layers, output, weights }) {
     const blob = numbers(weights);
     let at = 0;
-    const ready = layers.map(({ kind, shape, options, tensors }) => {
+    const ready = layers.map(({ kind, takes, shape, options, tensors }) => {
       const cut = Object.fromEntries(
         Object.entries(tensors).map(([name, sizes]) => [name, blob.subarray(at, (at += product(sizes)))]),
       );
-      return { kind, shape, options, tensors: cut, kernel: tensors.weight?.slice(2) };
+      return { kind, takes, shape, options, tensors: cut, kernel: tensors.weight?.slice(2) };
     });
     if (at !== blob.length) throw new Error(`${blob.length - at} weights are left over`);
     return { layers: ready, output };
@@ -115,15 +115,15 @@ const decoders = (() => {
 
   // The mean of p(x|z), flattened, of a code that a condition may follow.
   function decode({ layers, output }, code) {
-    let [h, before] = [Float64Array.from(code), [code.length]];
+    let h = Float64Array.from(code);
     for (const layer of layers) {
       const out = new Float64Array(product(layer.shape));
-      if (layer.kind in weighted) weighted[layer.kind](layer.tensors, h, out, layer, before);
+      if (layer.kind in weighted) weighted[layer.kind](layer.tensors, h, out, layer);
       else {
         const f = activations[layer.kind](layer.options);
         for (let i = 0; i < out.length; i += 1) out[i] = f(h[i]);
       }
-      [h, before] = [out, layer.shape];
+      h = out;
     }
     return output === "sigmoid" ? h.map(sigmoid) : h;
   }

@@ -12,7 +12,7 @@
   const { models, at, baked, flat } = space;
   const conditions = condition?.rows && latent.rows(decoders.numbers(condition.rows), condition.width);
   function given(model) {
-    if (!model.conditional) return [];
+    if (!model.conditional || baked(model)) return [];
     if (condition.kind === "label") return Array.from({ length: condition.width }, (_, i) => Number(i === state.under));
     return condition.kind === "item" ? conditions[state.under] : model.fixed;
   }
