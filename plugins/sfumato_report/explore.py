@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -64,14 +65,24 @@ def explore(
     server.page = rendered(comparison, _WEIGHTS, live=server.token)
     click.echo(f"serving {server.url}")
     click.echo("Ctrl-C ends it", err=True)
-    if not no_open:
-        click.launch(server.url)
-    try:
-        server.run()
-    except KeyboardInterrupt as stop:
-        if type(stop) is not KeyboardInterrupt:  # SIGTERM, which has an exit code of its own
-            raise
-        click.echo("ended", err=True)
+    with TemporaryDirectory(prefix="sfumato-") as private:
+        if not no_open:
+            _open(server.url, Path(private))
+        try:
+            server.run()
+        except KeyboardInterrupt as stop:
+            if type(stop) is not KeyboardInterrupt:  # SIGTERM, which has an exit code of its own
+                raise
+            click.echo("ended", err=True)
+
+
+def _open(url: str, private: Path) -> None:
+    """Open a browser, by a file that only this user can read: a command line would show the token to all."""
+    page = private / "open.html"
+    page.write_text(
+        f'<!doctype html><meta http-equiv="refresh" content="0; url={url}">\n', "utf-8"
+    )
+    click.launch(page.as_uri())
 
 
 def _new_page(path: Path, *, force: bool) -> Path:

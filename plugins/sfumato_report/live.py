@@ -149,7 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _page(self) -> tuple[str, bytes]:
         self._check_host()
-        place = urlsplit(self.path)
+        try:
+            place = urlsplit(self.path)
+        except ValueError:
+            raise Refused(400, "the address is none") from None
         if place.path != "/":
             raise Refused(404, "there is one page, /")
         self._check_token(parse_qs(place.query).get("token", [""])[0])

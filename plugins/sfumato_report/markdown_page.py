@@ -88,7 +88,9 @@ def _cell(cell: tables.Cell) -> str:
         return f"not defined ({cell.why})"
     mean = f"**{cell.mean}**" if cell.best else cell.mean
     interval = f" \u00b1 {cell.interval}" if cell.interval else ""
-    return f"{mean}{interval}{f' ({cell.seeds})' if cell.seeds else ''}"
+    past = f"{cell.past} real data" if cell.past else ""
+    said = ", ".join(filter(None, (cell.seeds, past)))
+    return f"{mean}{interval}{f' ({said})' if said else ''}"
 
 
 def _legend(comparison: Comparison) -> str:
@@ -101,7 +103,7 @@ def _legend(comparison: Comparison) -> str:
         return f"{mean} Fewer than five seeds settle no order: no mean is bold."
     return (
         f"{mean} A bold mean leads the next by a difference, paired by seed, whose 95 % interval "
-        "excludes 0."
+        "excludes 0, is not past real data, and does not warn of itself."
     )
 
 

@@ -16,7 +16,7 @@ from sfumato_report.units import spectra
 
 _STYLES = ("uPlot.min.css", "report.css", *explorer.STYLES)
 _SCRIPTS = (
-    "uPlot.iife.min.js", "theme.js", "curves.js", "panels.js", *explorer.SCRIPTS, "print.js",
+    "uPlot.iife.min.js", "theme.js", *explorer.SCRIPTS, "curves.js", "panels.js", "print.js",
 )  # fmt: skip
 _HUES, _DASHES = 6, 3
 _VARIANTS_NAMED = 4

@@ -112,10 +112,22 @@ class Mlflow:
             if self._client is None:
                 self._client = self._mlflow.MlflowClient(tracking_uri=self.uri)
             found = self._client.get_experiment_by_name(self.experiment)
-            made = (
-                found.experiment_id if found else self._client.create_experiment(self.experiment)
-            )
+            if found:
+                return self._client, found.experiment_id
+            made = self._client.create_experiment(self.experiment, artifact_location=self._beside)
         return self._client, made
+
+    @property
+    def _beside(self) -> str | None:
+        """Where a local database's files go: beside it, not where the process happens to be."""
+        file = self.uri.removeprefix("sqlite:///")
+        if file == self.uri or not file or file.startswith(":"):
+            return None
+        return (Path(file).parent / "mlruns" / _folder(self.experiment)).as_uri()
+
+
+def _folder(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "experiment"
 
 
 def _absolute(uri: str) -> str:

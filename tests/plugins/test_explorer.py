@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -611,6 +612,7 @@ def test_junk_is_a_bad_request(server: Server, body: Any) -> None:
 
 def test_there_is_nothing_else(server: Server) -> None:
     """No other path and no other method, with or without the token."""
+    assert ask(server, "GET", "http://[")[0] == 400
     for path in ("/etc/passwd", "/decode", "/..", "/index.html"):
         assert ask(server, "GET", f"{path}?token={server.token}")[0] == 404
     assert ask(server, "POST", "/", body=CODE)[0] == 404
@@ -652,6 +654,32 @@ def test_live_prints_one_address_and_ends_with_an_interrupt(
     assert err == "Ctrl-C ends it\nended\n"
     assert "connect-src &#39;self&#39;" in seen["page"]
     assert seen["url"].partition("token=")[2] in seen["page"]
+
+
+def test_a_browser_is_opened_without_the_token_on_its_command_line(
+    runs: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other users see command lines: it is handed a file that only this one can read, and that goes away."""
+    seen: dict[str, Any] = {}
+
+    def launched(address: str) -> None:
+        page = Path(urlsplit(address).path)
+        seen.update(
+            address=address, page=page, text=page.read_text(), mode=page.parent.stat().st_mode
+        )
+
+    def interrupted(self: Server) -> None:
+        seen["url"] = self.url
+        self._http.server_close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Server, "run", interrupted)
+    monkeypatch.setattr("click.launch", launched)
+    assert command("explore", runs / "vae", "--live")[0] == 0
+    assert seen["url"] in seen["text"]
+    assert "token" not in seen["address"]
+    assert seen["mode"] & 0o077 == 0
+    assert not seen["page"].exists()
 
 
 def test_decoders_that_generate_step_by_step_do_so_live() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -205,6 +206,19 @@ def test_mlflow_keeps_the_model_file_if_asked(
     if asked:
         copy = reader.download_artifacts(found.info.run_id, "model.safetensors", str(here))
         assert Path(copy).read_bytes() == Path("run/model.safetensors").read_bytes()
+
+
+def test_artifacts_lie_beside_their_database(
+    store: dict[str, Any], kept: Read, here: Path
+) -> None:
+    """Not where the process happens to be: nothing is written into the current folder."""
+    sfumato.train(spec(epochs=1), grey(), trackers=[store])
+    (run,) = kept()
+    folder = Path(store["uri"].removeprefix("sqlite:///")).parent
+    place = Path(urlsplit(run.info.artifact_uri).path)
+    assert place.is_relative_to(folder / "mlruns")
+    assert (place / "spec.json").is_file()
+    assert list(here.iterdir()) == []
 
 
 def test_mlflow_takes_names_and_values_that_are_long_or_strange(

@@ -44,19 +44,10 @@
     ctx.arc(x, y, radius * ratio(), 0, 2 * Math.PI);
   };
 
-  // The k sd ellipse of a normal distribution, from its mean and its covariance [a, b, b, c].
+  // The k sd ellipse of draws, from their mean and their covariance [a, b, b, c].
   function ellipse(ctx, px, py, { mean, covariance: [a, b, , c] }, k) {
-    const root = Math.sqrt(((a - c) / 2) ** 2 + b * b);
-    const [large, small] = [(a + c) / 2 + root, (a + c) / 2 - root].map((v) => k * Math.sqrt(Math.max(0, v)));
-    const angle = Math.atan2(2 * b, a - c) / 2;
     ctx.beginPath();
-    for (let i = 0; i <= 64; i += 1) {
-      const [u, v] = [large * Math.cos((i * Math.PI) / 32), small * Math.sin((i * Math.PI) / 32)];
-      ctx.lineTo(
-        px(mean[0] + u * Math.cos(angle) - v * Math.sin(angle)),
-        py(mean[1] + u * Math.sin(angle) + v * Math.cos(angle)),
-      );
-    }
+    latent.ellipse(mean, [a, b, c], k).forEach(([x, y]) => ctx.lineTo(px(x), py(y)));
     ctx.strokeStyle = colour("--ink");
     ctx.lineWidth = 1.3 * ratio();
     ctx.setLineDash([5 * ratio(), 4 * ratio()]);
