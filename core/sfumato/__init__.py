@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sfumato.artifact import read_header as read_header
     from sfumato.artifact import save as save
     from sfumato.assembly import build as build
+    from sfumato.code_space import CodeSpace as CodeSpace
+    from sfumato.code_space import Lattice as Lattice
     from sfumato.codes import Density as Density
     from sfumato.codes import Point as Point
     from sfumato.comparison import compare as compare
@@ -74,9 +76,7 @@ if TYPE_CHECKING:
     from sfumato.randomness import permuted as permuted
     from sfumato.registry import register as register
     from sfumato.resolve import load_spec as load_spec
-    from sfumato.results import CodeSpace as CodeSpace
     from sfumato.results import Comparison as Comparison
-    from sfumato.results import Lattice as Lattice
     from sfumato.results import Pictures as Pictures
     from sfumato.results import Variant as Variant
     from sfumato.results import VariantRun as VariantRun
@@ -98,6 +98,7 @@ _NAMES = {
     "artifact": "Header load read_header save",
     "assembly": "build",
     "comparison": "compare",
+    "code_space": "CodeSpace Lattice",
     "codes": "Density Point",
     "data": "Contract Factor Split Splits as_splits conditioned_on_labels",
     "datasets": "load_splits",
@@ -120,7 +121,7 @@ _NAMES = {
     "resolve": "load_spec",
     "figures": "Difference Figure Summary",
     "intervals": "Interval",
-    "results": "CodeSpace Comparison Lattice Pictures Variant VariantRun View",
+    "results": "Comparison Pictures Variant VariantRun View",
     "run": "Run",
     "sampler_files": "save_sampler saved_sampler",
     "samplers": "fit_sampler",

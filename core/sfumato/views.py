@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from sfumato import estimates
+from sfumato.code_space import CodeSpace, Directions, Lattice
 from sfumato.data import Split
 from sfumato.devices import exact
 from sfumato.interfaces import Sampler
 from sfumato.model import Model
 from sfumato.randomness import keyed_global
-from sfumato.results import CodeSpace, Directions, Lattice, Pictures, View
+from sfumato.results import Pictures, View
 from sfumato.subject import Subject
 from sfumato.unrolled import unroll
 

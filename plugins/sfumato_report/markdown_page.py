@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sfumato import Comparison
-from sfumato_report import tables
+from sfumato_report import tables, trainings
 from sfumato_report.findings import findings
 from sfumato_report.markdown_text import block, code, prose, table
 from sfumato_report.sentences import Finding
@@ -27,7 +27,7 @@ def render(comparison: Comparison, title: str = "") -> str:
         "## Figures",
         *_figures(comparison),
         "## Cost",
-        _by_variant(comparison, "cost", tables.budget(comparison), numbers=True),
+        _by_variant(comparison, "cost", trainings.budget(comparison), numbers=True),
         *_differences(comparison),
         "## Provenance",
         *_provenance(comparison),

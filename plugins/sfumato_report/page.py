@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfumato import Comparison
-from sfumato_report import codes, curves, explorer, tables
+from sfumato_report import codes, curves, explorer, tables, trainings
 from sfumato_report.findings import findings
 from sfumato_report.plane import plane
 from sfumato_report.shell import page
@@ -91,8 +91,8 @@ def render(comparison: Comparison, title: str = "", weights: int = 4 << 20) -> s
         "aggregates": codes.aggregates(comparison),
         "spectra": spectra(comparison),
         "plane": plane(comparison),
-        "budget": tables.budget(comparison),
-        "records": tables.records(comparison),
+        "budget": trainings.budget(comparison),
+        "records": trainings.records(comparison),
         "provenance": tables.provenance(comparison),
         "environment": tables.flat(comparison.environment),
     }
