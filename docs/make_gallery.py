@@ -40,7 +40,7 @@ SECTIONS = {
     "curves": ("curves", ".lede, .legend, details, figure:not(:nth-of-type(4))"),
     "samples": ("samples", ".lede, .small, figure > figcaption"),
     "codes": ("codes", ".lede, .small"),
-    "explorer": ("explorer", ".lede, .small, .explorer-steps, details"),
+    "explorer": ("explorer", ".lede, .small, .explorer-steps, .explorer-bar, details"),
     "aggregate": ("aggregate", ".lede, .small, figure:nth-of-type(n + 3)"),
     "units": ("units", ".lede"),
     "plane": ("plane", ".lede"),
@@ -67,7 +67,7 @@ def main(wanted: list[str]) -> None:
     if sections:
         page = gallery.make(READ, DOCS)
     for name, (section, hidden) in sections.items():
-        save(photograph(page, section, hidden), DOCS / "_static" / f"page-{name}.png")
+        save(photograph(page, section, hidden, tiles=False), DOCS / "_static" / f"page-{name}.png")
 
 
 def thumbnail(page: Path, recipe: Recipe) -> Image.Image:
@@ -79,15 +79,15 @@ def thumbnail(page: Path, recipe: Recipe) -> Image.Image:
     return picture.crop((0, 0, THUMBNAIL, min(HEIGHT, picture.height)))
 
 
-def photograph(page: Path, section: str, hidden: str = "") -> Image.Image:
-    """One section of a page, as wide as it stands there."""
+def photograph(page: Path, section: str, hidden: str = "", *, tiles: bool = True) -> Image.Image:
+    """One section of a page, as wide as it stands there; an explorer with its planes decoded, or not."""
     text = page.read_text(encoding="utf-8")
     # The page's policy lets in its own styles and scripts alone, so the copy goes without one.
     text = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", text)
     away = f"body > header, body > footer, main > section:not(#{section})"
     style = f"{away} {{ display: none }} main, section {{ margin-top: 0; padding-top: 0 }}"
     style += f" #{section} :is({hidden}) {{ display: none }}" if hidden else ""
-    added = f"<style>{style}</style><script>{_TILES}</script></head>"
+    added = f"<style>{style}</style><script>{_TILES if tiles else ''}</script></head>"
     with tempfile.TemporaryDirectory() as folder:
         copy, shot = Path(folder) / "page.html", Path(folder) / "shot.png"
         copy.write_text(text.replace("</head>", added, 1), encoding="utf-8")
