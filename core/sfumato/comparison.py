@@ -131,6 +131,11 @@ def compare(
         )
         variants = tuple(v for candidate in found for v in columns.variants(candidate))
         about = environment(target)
+    if trackers and any(run.reused for v in variants for run in v.runs):
+        notes.append(
+            "Finished runs were taken as they are, and no tracker followed them. Another folder "
+            "(--out) trains them again."
+        )
     comparison = Comparison(
         variants=variants,
         data_name=data_name,

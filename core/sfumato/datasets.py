@@ -43,7 +43,7 @@ def load_splits(
     """
     spec = load_spec(spec, parts=parts)
     if spec.data is None:
-        hint = 'add "data": {"type": "digits"}, or pass data='
+        hint = """name them, as in --set 'data={"type": "npy", "train": "x.npy"}', or pass data="""
         raise SpecError([Problem("K204", "/data", "the spec names no data", hint)])
     entry = parts.get("data", spec.data.type)
     splits = entry.load()(**data_options(spec, parts))

@@ -43,7 +43,10 @@ _FIGURES = {
         _KYNKAANNIEMI,
     ),
     "density": (
-        "in how many balls of real items a generated item lies, over k: 1 on average for real data",
+        (
+            "in how many balls of real items a generated item lies, over k: 1 on average where both "
+            "are draws of one distribution"
+        ),
         "generated items, for the real ones at hand",
         "balls over k",
         _NAEEM,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -109,6 +110,8 @@ def _write(path: Path, content: bytes) -> None:
         draft.write_bytes(content)
         draft.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         msg = f"cannot write {path}: {error.strerror or error}"
         raise OutputError(msg) from error
     click.echo(f"wrote {path}, {len(content) / 1e6:.2f} MB")

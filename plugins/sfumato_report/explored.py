@@ -15,6 +15,7 @@ from sfumato_report.pictures import Painter
 NUMBERS = 24_000
 """Of the codes of one model, at most; wide codes are shown of fewer items."""
 _PLANE, _DIRECTIONS, _DRAWS, _PROBED = 2, 8, 200, 16_384
+_SILENT = 0.05  # Share of a unit's variance.
 _SQUARE = 32  # Width of the widest covariance that a page takes.
 _LATTICE = 110_000  # Bytes of a PNG, a third more in the page.
 
@@ -107,6 +108,7 @@ def told(shown: Shown, of: int, count: int, painter: Painter, *, live: bool) -> 
         "prior_moments": _moments(space.prior) if shown.width <= _SQUARE else None,
         # Which item's condition a draw of the prior was made under: they were taken in turn.
         "drawn_under": [i % of for i in range(min(drawn, len(space.prior)))],
+        "silent": silent(space),
         "conditional": shown.conditional,
         "decoder": None if space.decoder is None or not inside else packed.decoder(space.decoder),
         "lattice": {
@@ -121,6 +123,14 @@ def told(shown: Shown, of: int, count: int, painter: Painter, *, live: bool) -> 
         "decoded": packed.numbers(space.decoded[:probes]) if inside else None,
         "fixed": None if space.condition is None else packed.numbers(space.condition),
     }  # fmt: skip
+
+
+def silent(space: CodeSpace) -> bool:
+    """Whether the modes of a density hardly differ between items, for how its draws do."""
+    if space.scales is None or len(space.modes) < 2:  # noqa: PLR2004 - one does not differ
+        return False
+    same = space.draws[: len(space.modes)].var(0)
+    return bool((space.modes.var(0) < _SILENT * same).all())
 
 
 def _moments(draws: Tensor) -> dict[str, str]:

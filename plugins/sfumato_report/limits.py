@@ -38,21 +38,21 @@ def lacks_prior_term(variant: Variant) -> bool:
 
 def _undefined(comparison: Comparison) -> Iterator[Finding]:
     """One finding for all models of a kind that lack the same figures for the same reasons."""
-    groups: dict[tuple[bool, tuple[tuple[str, tuple[str, ...]], ...]], list[int]] = {}
+    groups: dict[tuple[bool, bool, tuple[tuple[str, tuple[str, ...]], ...]], list[int]] = {}
     for index, variant in enumerate(comparison.variants):
-        reasons = _reasons(variant)
-        if reasons:
-            point = part(variant, "posterior").get("type") == "delta"
-            key = (point, tuple((why, tuple(names)) for why, names in reasons.items()))
-            groups.setdefault(key, []).append(index)
-    for (point, because), indices in groups.items():
+        reasons = [(why, tuple(names)) for why, names in _reasons(variant).items()]
+        point = part(variant, "posterior").get("type") == "delta"
+        for density in (True, False):  # what is missing for want of a density, and the rest
+            because = tuple(r for r in reasons if bool(_DENSITIES & set(r[1])) is density)
+            if because:
+                groups.setdefault((point, density, because), []).append(index)
+    for (point, density, because), indices in groups.items():
         segments: list[Segment] = []
         for why, names in because:
             segments.append(
                 f"{listed(names)} {'is' if len(names) == 1 else 'are'} not defined for "
             )
             segments += [*refs(comparison, indices), f": {why}. "]
-        density = any(_DENSITIES & set(names) for _, names in because)
         if point and density:
             segments.append(
                 "An encoder that gives one point an item, not a distribution, leaves the model "
@@ -84,7 +84,10 @@ def _partial(comparison: Comparison) -> Iterator[Finding]:
 
 
 def _samples(comparison: Comparison) -> Iterator[Finding]:
-    untrained = [lacks_prior_term(v) and v.sampler is None for v in comparison.variants]
+    untrained = [
+        lacks_prior_term(v) and v.sampler is None and v.pictures is not None
+        for v in comparison.variants
+    ]
     indices = [i for i, lacks in enumerate(untrained) if lacks]
     if indices:
         its = "its" if len(indices) == 1 else "their"
@@ -161,9 +164,15 @@ def _best_late(run: VariantRun) -> bool:
 
 
 def _failures(comparison: Comparison) -> Iterator[Finding]:
+    """Why runs failed; a column that shares another's trainings repeats none of their errors."""
+    errors = {v.name: v.errors for v in comparison.variants}
     for index, variant in enumerate(comparison.variants):
+        shared = errors.get(variant.trained_as or "", {})
         for seed, error in variant.errors.items():
-            said = f" failed with seed {seed}: {error}"
+            if shared.get(seed) == error:
+                continue
+            lines = [line.strip().rstrip(".") for line in error.splitlines()]
+            said = f" failed with seed {seed}: {'. '.join(filter(None, lines))}."
             yield Finding("warning", "Failed", (*refs(comparison, [index]), said))
 
 

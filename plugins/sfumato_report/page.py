@@ -153,4 +153,5 @@ def _codes(comparison: Comparison) -> dict[str, Any] | None:
         "units": codes.UNITS,
         "hidden": any(s.modes.shape[1] > codes.UNITS for s in spaces),
         "classes": bool(codes.told_apart(comparison, len(spaces[0].modes))[0]),
+        "many": comparison.items is not None and comparison.items.label is not None,
     }

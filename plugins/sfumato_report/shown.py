@@ -56,6 +56,11 @@ class Pictures:
     traversals: list[Shown] = field(default_factory=list)
 
     @property
+    def unwalked(self) -> str:
+        """Why there are no interpolations."""
+        return self.undrawn or "It takes two items to walk between."
+
+    @property
     def drawable(self) -> bool:
         """Whether there are any."""
         return self.originals is not None
@@ -123,10 +128,18 @@ def _seeds(comparison: Comparison) -> str:
     )
 
 
+def is_drawable(comparison: Comparison) -> bool:
+    """Whether items have a shape that can be drawn."""
+    return Painter.of(comparison).drawable
+
+
 def _undrawn(comparison: Comparison) -> str:
     shape = " \u00d7 ".join(str(n) for n in comparison.contract.shape)
     if not len(comparison.originals):
         return "There are no items to draw."
+    if is_drawable(comparison):
+        none = all(v.pictures is None for v in comparison.variants)
+        return "Of no model there is anything to draw." if none else ""
     return (
         f"Items of shape {shape} are not drawn: pictures are of shape (H, W), (1, H, W), (3, H, W) "
         "or, as strips, (D,)."

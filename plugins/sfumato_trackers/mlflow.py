@@ -15,7 +15,7 @@ from typing import Annotated, Any, final
 from pydantic import Field
 
 import sfumato
-from sfumato import SfumatoError, hookimpl, import_extra
+from sfumato import OutputError, SfumatoError, hookimpl, import_extra
 from sfumato_trackers.telling import flat, name_of, scalars, text
 
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -42,6 +42,7 @@ class Mlflow:
 
     Raises:
         MissingExtraError: MLflow is not installed, or what it needs for a database.
+        OutputError: The folder of a database is not there, or cannot be written to.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Mlflow:
     ) -> None:
         self.uri, self.experiment, self.model_file = _absolute(uri), experiment, model_file
         local = uri.startswith("sqlite:")
+        if local:
+            _check_folder(self.uri)
         with _undisturbed():
             for module in ("sqlalchemy", "alembic") if local else ():
                 import_extra(module, "mlflow", "tracker mlflow")
@@ -124,6 +127,17 @@ class Mlflow:
         if file == self.uri or not file or file.startswith(":"):
             return None
         return (Path(file).parent / "mlruns" / _folder(self.experiment)).as_uri()
+
+
+def _check_folder(uri: str) -> None:
+    """Raise an :class:`OutputError` where a local database has no place; MLflow would try for minutes."""
+    file = uri.removeprefix("sqlite:///")
+    folder = Path(file).parent
+    if file == uri or file.startswith(":") or os.access(folder, os.W_OK | os.X_OK):
+        return
+    what = "cannot be written to" if folder.is_dir() else "is not a folder"
+    msg = f"tracker mlflow cannot keep {file}: {folder} {what}"
+    raise OutputError(msg, hint="name another file: --option mlflow.uri=sqlite:///FILE")
 
 
 def _folder(name: str) -> str:

@@ -104,6 +104,15 @@ def test_hostile_names_are_read_as_they_are(open_page: Opener, hostile: str) -> 
     assert not set("\u202e\u2066\u2028") & set(shown)
 
 
+def test_long_names_widen_nothing(open_page: Opener) -> None:
+    """A name of three hundred letters is broken wherever it stands."""
+    long = html()(made(("x" * 300, *HARMLESS[1:])))["report.html"].decode()
+    for width in (1200, 390):
+        opened = open_page(long, width=width)
+        opened.settle()
+        assert opened.overflow <= 0
+
+
 def test_every_chart_is_drawn(open_page: Opener, harmless: str) -> None:
     """Every place for a chart holds a canvas with something on it."""
     opened = open_page(harmless)

@@ -27,6 +27,7 @@ from sfumato import (
     Variant,
     compare,
     evaluate,
+    hookimpl,
     load,
     train,
 )
@@ -306,3 +307,27 @@ def test_what_cannot_be_shown_costs_no_figure(
     assert one.codes is None
     assert one.pictures is None
     assert [n for n in made.notes if "codes of an odd kind" in n and n.startswith("one, seed 0")]
+
+
+def test_reused_runs_are_said_to_have_had_no_tracker(
+    tiny: Tiny, grey: Tensor, tmp_path: Path, parts: Registry
+) -> None:
+    """A tracker follows trainings; where there was none, a note says so and how to have one."""
+    parts.register("tracker", "listener", _Listener)
+    options: dict[str, Any] = {
+        "metrics": ["reconstruction"],
+        "force": True,
+        "parts": parts,
+        "trackers": ["listener"],
+    }
+    first = compare({"one": tiny()}, grey, [0], tmp_path, **options)
+    again = compare({"one": tiny()}, grey, [0], tmp_path, **options)
+    assert not [n for n in first.notes if "tracker" in n]
+    (note,) = [n for n in again.notes if "no tracker followed them" in n]
+    assert "--out" in note
+
+
+class _Listener:
+    @hookimpl
+    def epoch_ended(self) -> None:
+        """Nothing."""

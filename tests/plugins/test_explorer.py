@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import http.client
 import io
 import json
@@ -420,6 +421,23 @@ def test_explore_writes_a_page(command: Command, runs: Path, tmp_path: Path) -> 
     assert command("explore", runs / "ae", "-o", page, "--force")[0] == 0
     assert page.stat().st_size > 1000
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_disk_that_is_full_keeps_no_draft(
+    runs: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be written whole is taken away again, and the error says why."""
+
+    def full(self: Path, content: bytes) -> int:
+        self.touch()
+        del content
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, _, err = command("explore", runs / "vae", "-o", tmp_path / "page.html")
+    assert code == 1
+    assert "No space left on device" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_explore_names_the_page_itself(

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato import CodeSpace, Comparison, Contract, Figure, Lattice, Split, Variant, VariantRun
+from sfumato import (
+    CodeSpace,
+    Comparison,
+    Contract,
+    Figure,
+    Lattice,
+    Pictures,
+    Split,
+    Variant,
+    VariantRun,
+)
 from sfumato_report import codes, html
 from sfumato_report.findings import findings
 from sfumato_report.plane import plane
@@ -283,6 +293,53 @@ def test_active_units_are_told_of_densities_alone() -> None:
         if f.topic == "Active units"
     ]
     assert said.text == "Units that tell items apart: 1.50 (1.00 to 2.00) of 2 in vae."
+
+
+def test_other_reasons_are_not_told_as_want_of_a_density() -> None:
+    """What is missing since codes are points stands apart from what lacks items."""
+    missing = {"elbo": "codes are points", "fd_pca": "it needs 6 items"}
+    figures = {n: [Figure(None, "nats", "lower", undefined=w)] for n, w in missing.items()}
+    point = variant("ae", figures)
+    spec = {"model": {**point.spec["model"], "posterior": {"type": "delta"}}}
+    told = {f.topic: f.text for f in findings(comparison(replace(point, spec=spec)))}
+    assert told["No density"].startswith(
+        "ELBO is not defined for ae: codes are points. An encoder"
+    )
+    assert told["Not defined"].startswith(
+        "FD (pca) is not defined for ae: it needs 6 items. An empty"
+    )
+
+
+def test_failures_are_told_once_and_in_one_sentence() -> None:
+    """A column of the same trainings repeats no error, whose hint is a sentence of its own."""
+    run = VariantRun(0, None, 0.0, (), 0, {}, error="the loss is nan\n   try a smaller lr")
+    one = replace(variant("ae", {}), runs=(run,))
+    made = comparison(one, replace(one, name="ae+gmm", trained_as="ae"))
+    (said,) = [f for f in findings(made) if f.topic == "Failed"]
+    assert said.text == "ae failed with seed 0: the loss is nan. try a smaller lr."
+    assert not [f for f in findings(made) if f.topic == "Samples"]
+
+
+def test_why_nothing_is_drawn_is_true() -> None:
+    """Models that all failed and pairs that need two items are not blamed on the shape of items."""
+    page = html()(comparison(variant("ae", {})))["report.html"].decode()
+    assert "Of no model there is anything to draw." in page
+    assert "are not drawn" not in page
+    one = Pictures(torch.zeros(1, 1, 4, 4), torch.zeros(4, 1, 4, 4), torch.zeros(0, 3, 1, 4, 4))
+    alone = replace(variant("ae", {}), pictures=one)
+    page = html()(replace(comparison(alone), originals=torch.zeros(1, 1, 4, 4)))[
+        "report.html"
+    ].decode()
+    assert "It takes two items to walk between." in page
+    assert "are not drawn" not in page
+    assert "The first 1 item of the test split" in page
+
+
+def test_classes_that_are_too_many_are_said_to_be() -> None:
+    """Without colours and names there is a sentence that says why."""
+    for count, said in ((24, False), (25, True)):
+        made = comparison(variant("one", {}, found=space()), labels=torch.arange(ITEMS) % count)
+        assert ("too many to be told apart" in html()(made)["report.html"].decode()) is said
 
 
 def test_sections_without_content_are_left_out() -> None:

@@ -397,6 +397,16 @@ def test_a_server_that_does_not_answer_is_told_before_training() -> None:
     assert not Path("run").exists()
 
 
+def test_a_database_without_a_place_is_told_before_training() -> None:
+    """A folder that is not there is told at once, with the option that names another; none is made."""
+    tracker = {"type": "mlflow", "uri": "sqlite:///nowhere/m.db"}
+    with pytest.raises(OutputError, match="is not a folder") as caught:
+        sfumato.train(spec(), grey(), "run", trackers=[tracker])
+    assert "--option mlflow.uri=sqlite:///FILE" in (caught.value.hint or "")
+    assert not Path("nowhere").exists()
+    assert not Path("run").exists()
+
+
 def test_a_folder_that_cannot_be_is_told_before_training() -> None:
     """A file is in its way."""
     Path("file").write_text("")

@@ -170,7 +170,7 @@
   function sliders(model) {
     const host = byId(`sliders-${model.index}`);
     if (!host) return;
-    const rest = Array.from({ length: space.directionCount(model) }, (_, k) => k).filter((k) => !state.axes.includes(k)).slice(0, 6);
+    const rest = Array.from({ length: space.directionCount(model) }, (_, k) => k).filter((k) => !space.shownAxes(model).includes(k)).slice(0, 6);
     model.sliders = rest.map((k) => {
       const seen = [...model.draws, ...model.prior].map((code) => space.along(model, code, k));
       const [low, high] = [Math.min(...seen), Math.max(...seen)];
@@ -199,12 +199,14 @@
     const selects = [byId("across"), byId("up")];
     if (!selects[0]) return;
     const free = models.filter((m) => !baked(m));
-    const most = Math.min(...free.map(space.directionCount));
+    // The directions of the widest model: a narrower one shows what it has.
+    const widest = free.reduce((best, m) => (space.directionCount(m) > space.directionCount(best) ? m : best));
+    const most = space.directionCount(widest);
     selects.forEach((select, which) => {
       select.replaceChildren(...Array.from({ length: most }, (_, k) => {
         const option = document.createElement("option");
         option.value = k;
-        option.textContent = space.name(free[0], k);
+        option.textContent = space.name(widest, k);
         return option;
       }));
       select.value = state.axes[which];

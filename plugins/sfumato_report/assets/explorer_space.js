@@ -29,9 +29,10 @@ const explorerSpace = (block, state) => {
   const flat = (model) => model.axes.length < 2; // a code of one unit, or of one item
   const baked = (model) => model.lattice !== null;
   const basis = (model) => (baked(model) ? "components" : state.basis);
-  const shownAxes = (model) => (baked(model) ? [0, 1] : state.axes);
   const inUnits = (model) => basis(model) === "units" && model.kind !== "units";
   const directionCount = (model) => (inUnits(model) ? Math.min(24, model.width) : model.axes.length);
+  // Where a model has not the directions that are asked for, it shows its first two.
+  const shownAxes = (model) => (baked(model) || state.axes.some((k) => k >= directionCount(model)) ? [0, 1] : state.axes);
   const direction = (model, k) => (inUnits(model) ? model.modes[0].map((_, i) => Number(i === k)) : model.axes[k]);
   const centre = (model) => (inUnits(model) ? model.modes[0].map(() => 0) : model.centre);
   const along = (model, code, k) => latent.coordinate(code, centre(model), direction(model, k));
