@@ -142,7 +142,7 @@ def explorer(
             "high": painter.high,
             "items": _items(items.take(slice(0, count)), contract, painter),
             "condition": kind and _conditions(kind, items, contract, count),
-            "models": [told(s, len(items), count, painter, live=bool(live)) for s in shown],
+            "models": _once([told(s, len(items), count, painter, live=bool(live)) for s in shown]),
             "live": live,
         }
     return Explorer(
@@ -188,6 +188,15 @@ def _why(space: CodeSpace, weights: int) -> str:
 
 
 # ---- the block ---------------------------------------------------------------------------------
+
+
+def _once(models: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with draws of one prior written once: others have the number of the model that has them."""
+    first: dict[str, int] = {}
+    for index, model in enumerate(models):
+        owner = first.setdefault(model["prior"], index)
+        model["prior"] = model["prior"] if owner == index else owner
+    return models
 
 
 def _items(items: Split, contract: Contract, painter: Painter) -> dict[str, Any]:

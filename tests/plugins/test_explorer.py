@@ -145,6 +145,15 @@ def test_weights_come_back(pair: Pair) -> None:
     assert told["output"] == space.decoder.output
 
 
+def test_draws_of_one_prior_are_written_once() -> None:
+    """Models of one prior and one width share its draws, of another width they do not."""
+    found = block(made(shown(trained("ae", 3), trained("vae", 3), trained("vae", 2))))
+    first, second, third = (m["prior"] for m in found["models"])
+    assert second == 0
+    assert numbers(first, 3).shape == (200, 3)
+    assert numbers(third, 2).shape == (200, 2)
+
+
 def test_items_are_in_one_picture(pair: Pair) -> None:
     """Item after item in rows of 25, as they are, with the names of their classes."""
     comparison, _ = pair

@@ -6,7 +6,7 @@ const explorerSpace = (block, state) => {
 
   const models = block.models.map((raw, index) => {
     const rows = (text) => text && latent.rows(decoders.numbers(text), raw.width);
-    const [modes, prior] = [rows(raw.modes), rows(raw.prior)];
+    const [modes, prior] = [rows(raw.modes), rows(block.models[raw.prior]?.prior ?? raw.prior)];
     const draws = rows(raw.draws) ?? modes;
     return {
       ...raw,
