@@ -186,7 +186,8 @@ def _cautions(comparison: Comparison) -> Iterator[Finding]:
             told.add((variant.name, text))
             where = f" (seed{'s' if len(seeds) > 1 else ''} {listed([str(s) for s in seeds])}): "
             topic = "Collapse" if _COLLAPSED.search(text) else term(name)
-            yield Finding("warning", topic, (*refs(comparison, [index]), where, text))
+            said = text.rstrip(".") + "."
+            yield Finding("warning", topic, (*refs(comparison, [index]), where, said))
 
 
 def _warnings(comparison: Comparison) -> Iterator[Finding]:

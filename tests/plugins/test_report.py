@@ -327,7 +327,7 @@ def test_collapse_is_said_with_its_seeds() -> None:
     """What a figure warns of is a finding, in the words of its first seed, with all its seeds."""
     half = warned(variational("half"), "kl", "the posterior has collapsed", (0, 2))
     text = said(comparison(half, variational()), "Collapse")
-    assert text == "half (seeds 0 and 2): the posterior has collapsed"
+    assert text == "half (seeds 0 and 2): the posterior has collapsed."
     assert not said(comparison(variational()), "Collapse")
 
 
@@ -336,7 +336,7 @@ def test_column_of_a_sampler_repeats_no_warning_and_no_curve() -> None:
     first = warned(variational("first"), "kl", "the posterior has collapsed", (0,))
     other = replace(first, name="first+gmm", trained_as="first", sampler={"type": "gmm"})
     made = comparison(first, other)
-    assert said(made, "Collapse") == "first (seed 0): the posterior has collapsed"
+    assert said(made, "Collapse") == "first (seed 0): the posterior has collapsed."
     assert said(made, "ELBO").startswith("On the test items the ELBO of first is"), "no rival"
     series = [s for t in terms(made) for chart in t.charts for s in chart.data["series"]]
     assert {s["variant"] for s in series} == {0}
