@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from sfumato.unrolled import Layer as Layer
     from sfumato.unrolled import Unrolled as Unrolled
     from sfumato.unrolled import unroll as unroll
+    from sfumato.views import decoded as decoded
     from sfumato.views import view as view
 
 _NAMES = {
@@ -130,7 +131,7 @@ _NAMES = {
     "subject": "Subject",
     "training": "train",
     "unrolled": "Layer Unrolled unroll",
-    "views": "view",
+    "views": "decoded view",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -32,7 +32,7 @@ class CodeSpace:
     """Where one run puts the first items of the split, and how it decodes. Float32 on the CPU.
 
     ``D`` numbers make a code, flattened; a code's coordinates are
-    ``(code - centre) @ directions.T``.
+    ``(code - centre) @ axes.T``.
 
     Args:
         modes: ``(n, D)``, the modes of ``q(z|x)``, in the order of the items.
@@ -66,6 +66,12 @@ class CodeSpace:
     condition: Tensor | None = None
 
     @property
+    def point(self) -> bool:
+        """Whether codes are points: each is its own draw."""
+        same = self.draws[: len(self.modes)]
+        return self.scales is None and same.equal(self.modes[: len(same)])
+
+    @property
     def ranked(self) -> tuple[int, ...]:
         """The units, those first that tell items apart.
 
@@ -73,7 +79,7 @@ class CodeSpace:
         draws beside it, and its units come by their variance.
         """
         told = self.modes.var(0, correction=0)
-        if self.scales is not None:
+        if not self.point:
             same = self.draws[: len(self.modes)]  # of the same items
             told = told / same.var(0, correction=0).clamp(min=1e-12)
         return tuple(told.argsort(descending=True, stable=True).tolist())

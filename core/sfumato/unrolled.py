@@ -135,10 +135,8 @@ def unroll(
 
 def _means(model: Model, codes: Tensor, condition: Tensor | None) -> Tensor:
     """What the model itself makes of flat codes ``(n, D)``, ``(n, *X)``."""
-    z = codes.to(model.device, model.dtype).view(len(codes), *model.plan.z_shape)
     given = None if condition is None else condition.expand(len(codes), -1)
-    made: Tensor = model.unreduced(z, model.scope(None, given, rows=len(codes))).mean
-    return made
+    return model.decode(codes.view(len(codes), *model.plan.z_shape), condition=given).mean
 
 
 def _gives(made: Unrolled, codes: Tensor, wanted: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,21 +35,26 @@ def view(subject: Subject, items: Split, seed: int, sampler: Sampler | None = No
         seed: The seed it was trained with.
         sampler: Where codes to generate from come from; the prior by default.
     """
+    model = subject.model
     space = subject.once("code space", lambda: code_space(subject))
-    return View(_pictures(subject.model, items, seed, sampler, space), space)
+    drawn = subject.once(("pictures", seed), lambda: _pictures(model, items, seed, space))
+    if sampler is None:
+        return View(drawn, space)
+    # All but the samples is the same wherever codes come from.
+    return View(replace(drawn, samples=_samples(model, items, sampler)), space)
 
 
-def _pictures(
-    model: Model, items: Split, seed: int, sampler: Sampler | None, space: CodeSpace
-) -> Pictures:
+def _samples(model: Model, items: Split, sampler: Sampler | None = None) -> Tensor:
+    given = _in_turn(items.condition, _SAMPLES)
+    return model.sample(_SAMPLES, seed=0, sampler=sampler, condition=given).cpu()
+
+
+def _pictures(model: Model, items: Split, seed: int, space: CodeSpace) -> Pictures:
     shown = items.take(slice(0, _ORIGINALS))
-    samples = model.sample(
-        _SAMPLES, seed=0, sampler=sampler, condition=_in_turn(items.condition, _SAMPLES)
-    )
     units, walks = _traversals(model, items, space)
     return Pictures(
         reconstructions=model.reconstruct(shown.x, condition=shown.condition).cpu(),
-        samples=samples.cpu(),
+        samples=_samples(model, items),
         interpolations=_interpolations(model, items, "linear"),
         seed=seed,
         spherical=_interpolations(model, items, "slerp"),
@@ -98,7 +104,10 @@ def code_space(subject: Subject) -> CodeSpace:
 
 @torch.no_grad()
 def decoded(model: Model, codes: Tensor, condition: Tensor | None = None) -> Tensor:
-    """Means of ``p(x|z)`` at flat codes ``(n, D)``, all under one condition ``(1, C)``: ``(n, *X)``."""
+    """Means of ``p(x|z)`` at flat codes ``(n, D)``, all under one condition ``(1, C)``: ``(n, *X)``.
+
+    A decoder that generates step by step is asked for what it generates, under a fixed key.
+    """
     made = []
     with model.evaluating(), exact():
         for run in codes.split(estimates.ROWS):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sfumato import CodeSpace, visible_text
@@ -85,7 +84,6 @@ def told(shown: Shown, of: int, count: int, painter: Painter, *, live: bool) -> 
     """
     model, space = shown.model, shown.model.space
     draws = space.draws[:count]
-    point = space.scales is None and torch.equal(draws, space.modes[: len(draws)])
     probes = max(1, _PROBED // max(1, space.decoded[0].numel()))
     drawn = min(_DRAWS, max(1, NUMBERS // shown.width))
     lattice, inside = space.lattice, not (live or shown.baked)
@@ -101,8 +99,8 @@ def told(shown: Shown, of: int, count: int, painter: Painter, *, live: bool) -> 
         "modes": packed.numbers(space.modes[:count]),
         "scales": None if space.scales is None else packed.numbers(space.scales[:count]),
         # A point is its own draw.
-        "point": point,
-        "draws": None if point else packed.numbers(draws),
+        "point": space.point,
+        "draws": None if space.point else packed.numbers(draws),
         "prior": packed.numbers(space.prior[:drawn]),
         # Of all draws, for these few would move its rings.
         "prior_moments": _moments(space.prior) if shown.width <= _SQUARE else None,

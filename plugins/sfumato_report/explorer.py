@@ -24,8 +24,6 @@ SCRIPTS = (
     "explorer_space.js", "explorer_decoding.js", "explorer_words.js", "explorer.js",
 )  # fmt: skip
 BLOCK = "explorer"
-REPORT_WEIGHTS = 4 * 2**20
-"""Bytes of weights that a report's explorer keeps to."""
 _PLANE = 2
 _WORK = 10_000_000  # Products of one decoding, some ten milliseconds of a page's time.
 _CONDITION = 64  # Numbers of a condition of which a page takes one an item.
@@ -80,7 +78,7 @@ def of_comparison(
     comparison: Comparison,
     heads: Sequence[Headed],
     *,
-    weights: int = REPORT_WEIGHTS,
+    weights: int,
     live: str | None = None,
 ) -> Explorer | None:
     """The explorer of a comparison's trained models; None where no model has codes.

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import torch
 from torch import Tensor
 
-from sfumato import Model, OutputError, keyed_global
+from sfumato import Model, OutputError, decoded
 
 _LONGEST = 1 << 20
 _WAIT = 20
@@ -40,24 +40,15 @@ class Refused(Exception):  # noqa: N818 - reads as what happened
         self.status = status
 
 
-def decoded(model: Model, code: Sequence[float], condition: Sequence[float] = ()) -> Tensor:
-    """The mean of ``p(x|z)`` at one flat code, ``(*X)`` on the CPU."""
-    width = math.prod(model.plan.z_shape)
+def _asked(model: Model, code: Sequence[float], condition: Sequence[float]) -> Tensor:
+    """What a model decodes at the code that a request names, ``(*X)`` on the CPU."""
+    width, given = math.prod(model.plan.z_shape), model.contract.condition_dim
     if not _numbers(code, width):
         raise Refused(400, f"a code is {width} finite numbers")
-    if not _numbers(condition, model.contract.condition_dim):
-        raise Refused(400, f"a condition is {model.contract.condition_dim} finite numbers")
-    z = torch.tensor([list(code)], device=model.device, dtype=model.dtype)
-    z = z.view(1, *model.plan.z_shape)
-    given = torch.tensor([list(condition)]) if condition else None
-    with torch.no_grad(), model.evaluating():
-        scope = model.scope(None, given, rows=1)
-        stepwise = getattr(model.decoder, "sample", None)
-        if stepwise is None:
-            return model.unreduced(z, scope).mean[0].float().cpu()
-        with keyed_global(model.device, 0, "decoded"):
-            made: Tensor = stepwise(z, model.likelihood, scope)
-        return made[0].float().cpu()
+    if not _numbers(condition, given):
+        raise Refused(400, f"a condition is {given} finite numbers")
+    under = torch.tensor([list(condition)]) if condition else None
+    return decoded(model, torch.tensor([list(code)]), under)[0].float().cpu()
 
 
 def _numbers(values: object, count: int) -> bool:
@@ -132,7 +123,7 @@ class Server:
         if type(model) is not int or not 0 <= model < len(self.models):
             raise Refused(400, f"there are models 0 to {len(self.models) - 1}")
         with self._lock:
-            made = decoded(self.models[model], code, condition)
+            made = _asked(self.models[model], code, condition)
         return made.contiguous().numpy().astype("<f4").tobytes()
 
 

@@ -68,7 +68,7 @@ def heads_of(comparison: Comparison) -> list[Head]:
     ]
 
 
-def render(comparison: Comparison, title: str = "", weights: int = 4 << 20) -> str:
+def render(comparison: Comparison, title: str, weights: int) -> str:
     """The report as HTML, with at most so many bytes of decoders' weights."""
     heads = heads_of(comparison)
     view: dict[str, Any] = {

@@ -12,9 +12,8 @@ import torch
 from sklearn.decomposition import PCA
 
 import sfumato
-from sfumato import CodeSpace, Model, Splits, Subject, View
+from sfumato import CodeSpace, Model, Splits, Subject, View, decoded
 from sfumato.registry import Registry
-from sfumato.views import decoded
 
 Made = tuple[Model, Splits, View]
 
@@ -91,6 +90,29 @@ def test_units_of_points_come_by_their_variance(ae: Made) -> None:
     """A point has no draws beside it, which would make all units alike: the wider one comes first."""
     codes = replace(ae[2].codes, modes=torch.tensor([[0.0, 1.0], [0.1, -1.0]]))
     assert codes.ranked == (1, 0)
+
+
+def test_density_without_a_formula_for_its_scale_is_no_point(vae: Made) -> None:
+    """Its units come by modes against draws all the same: only what is its own draw is a point."""
+    codes = vae[2].codes
+    assert not codes.point
+    unknown = replace(codes, scales=None)
+    assert not unknown.point
+    assert unknown.ranked == codes.ranked
+
+
+def test_columns_of_one_training_share_all_but_samples(vae: Made) -> None:
+    """What does not depend on where codes come from is made once; samples are the sampler's own."""
+    model, splits, _ = vae
+    subject = Subject(model, splits.seen("test"), splits.seen("train"))
+    items = splits.seen("test").take(slice(0, 40))
+    sampler = sfumato.fit_sampler(model, splits.seen("train"), "aggregate_posterior")
+    one, other = sfumato.view(subject, items, 3), sfumato.view(subject, items, 3, sampler)
+    assert one.codes is other.codes
+    assert one.pictures.reconstructions is other.pictures.reconstructions
+    assert one.pictures.traversals is other.pictures.traversals
+    assert torch.equal(other.pictures.samples, model.sample(40, seed=0, sampler=sampler))
+    assert not torch.equal(one.pictures.samples, other.pictures.samples)
 
 
 def test_prior_is_drawn(vae: Made) -> None:

@@ -27,7 +27,7 @@ from sfumato.cli import main
 from sfumato.registry import registry
 from sfumato_report import explorer, packed
 from sfumato_report.explored_runs import check_same, explored, opened, rendered
-from sfumato_report.live import Server, decoded
+from sfumato_report.live import Server
 from sfumato_report.pictures import Painter
 
 ROOM = 32 * 2**20
@@ -367,12 +367,12 @@ def test_columns_without_codes_are_left_out(pair: Pair) -> None:
     first, second = comparison.variants
     shared = replace(comparison, variants=(first, replace(second, trained_as="m0")))
     heads = [Named("A", "m0", 0), Named("B", "m1", 1)]
-    found = explorer.of_comparison(shared, heads)
+    found = explorer.of_comparison(shared, heads, weights=ROOM)
     assert found is not None
     assert [s.model.letter for s in found.models] == ["A"]
     failed = replace(comparison, variants=(replace(first, codes=None),))
-    assert explorer.of_comparison(failed, heads[:1]) is None
-    assert explorer.of_comparison(replace(comparison, items=None), heads) is None
+    assert explorer.of_comparison(failed, heads[:1], weights=ROOM) is None
+    assert explorer.of_comparison(replace(comparison, items=None), heads, weights=ROOM) is None
 
 
 # ---- the command ---------------------------------------------------------------------------------
@@ -730,6 +730,9 @@ def test_decoders_that_generate_step_by_step_do_so_live() -> None:
             return torch.full((len(z), 1, 8, 8), 0.25)
 
     registry.register("decoder", "explored-steps", Steps)
-    made_ = decoded(trained(decoder="explored-steps"), [0.0, 0.0, 0.0])
-    assert made_.shape == (1, 8, 8)
-    assert (made_ == 0.25).all()
+    served = Server([trained(decoder="explored-steps")])
+    try:
+        answer = served.decode(b'{"model": 0, "code": [0, 0, 0]}')
+    finally:
+        served._http.server_close()
+    assert np.frombuffer(answer, "<f4").tolist() == [0.25] * 64

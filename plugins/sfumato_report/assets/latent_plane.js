@@ -76,35 +76,12 @@ const latentPlane = (() => {
     above.className = "explorer-above";
     const view = model.view();
     const silent = (label) => ({ ...sfumato.axis(label, 40), values: (_, ticks) => ticks.map(() => "") });
-    const plot = new uPlot(
-      {
-        width: host.clientWidth,
-        height: host.clientHeight,
-        padding: [16, 4, 0, 0], // With these axes, as wide as high: a circle is round.
-        legend: { show: false },
-        cursor: { show: false },
-        scales: { x: { time: false, range: () => view.ranges[0] }, y: { range: () => view.ranges[1] } },
-        axes: [sfumato.axis(view.axes[0], 28), (view.flat ? silent : (label) => sfumato.axis(label, 40))(view.axes[1])],
-        series: [{}, { show: false }],
-        hooks: {
-          draw: [
-            (u) => {
-              const { ctx, bbox } = u;
-              ctx.save();
-              ctx.beginPath();
-              ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
-              ctx.clip();
-              const place = ([x, y]) => [u.valToPos(x, "x", true), u.valToPos(y, "y", true)];
-              backdrop(ctx, view, model.behind(), place, uPlot.pxRatio);
-              ctx.restore();
-              show();
-            },
-          ],
-        },
-      },
-      [view.ranges[0], [null, null]],
-      host,
-    );
+    const axes = [sfumato.axis(view.axes[0], 28), (view.flat ? silent : (label) => sfumato.axis(label, 40))(view.axes[1])];
+    // With these axes and this padding as wide as high: a circle is round.
+    const plot = sfumato.frame(host, { ranges: view.ranges, axes, padding: [16, 4, 0, 0] }, (ctx, place) => {
+      backdrop(ctx, view, model.behind(), place, uPlot.pxRatio);
+      show();
+    });
     plot.over.append(above);
 
     function show() {

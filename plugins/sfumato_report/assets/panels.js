@@ -9,32 +9,11 @@
   const hue = (v) => sfumato.hue(variants[v].hue);
   const ratio = () => uPlot.pxRatio;
 
-  // A plot of fixed ranges; `paint` gets a context clipped to it and functions to pixels.
+  // A plot that keeps the size of its host and the colours of the page.
   function frame(host, ranges, axes, paint) {
-    const options = {
-      width: host.clientWidth,
-      height: host.clientHeight,
-      padding: [8, 12, 0, 4],
-      legend: { show: false },
-      cursor: { show: false },
-      scales: { x: { time: false, range: () => ranges[0] }, y: { range: () => ranges[1] } },
-      axes,
-      series: [{}, { show: false }],
-      hooks: {
-        draw: [
-          (u) => {
-            const { ctx, bbox } = u;
-            ctx.save();
-            ctx.beginPath();
-            ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
-            ctx.clip();
-            paint(ctx, (x) => u.valToPos(x, "x", true), (y) => u.valToPos(y, "y", true), u);
-            ctx.restore();
-          },
-        ],
-      },
-    };
-    const plot = new uPlot(options, [ranges[0], [null, null]], host);
+    const plot = sfumato.frame(host, { ranges, axes, padding: [8, 12, 0, 4] }, (ctx, place) => {
+      paint(ctx, (x) => place([x, 0])[0], (y) => place([0, y])[1]);
+    });
     sfumato.onScheme(() => plot.redraw(false));
     return sfumato.fit(plot, host);
   }

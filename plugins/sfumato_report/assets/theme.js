@@ -48,6 +48,34 @@ const sfumato = (() => {
     }
   }
 
+  // A plot of fixed ranges whose inside is painted: `paint` gets a context clipped to it, and places to pixels.
+  function frame(host, { ranges, axes, padding }, paint) {
+    const draw = (u) => {
+      const { ctx, bbox } = u;
+      ctx.save();
+      ctx.beginPath();
+      ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+      ctx.clip();
+      paint(ctx, ([x, y]) => [u.valToPos(x, "x", true), u.valToPos(y, "y", true)]);
+      ctx.restore();
+    };
+    return new uPlot(
+      {
+        width: host.clientWidth,
+        height: host.clientHeight,
+        padding,
+        legend: { show: false },
+        cursor: { show: false },
+        scales: { x: { time: false, range: () => ranges[0] }, y: { range: () => ranges[1] } },
+        axes,
+        series: [{}, { show: false }],
+        hooks: { draw: [draw] },
+      },
+      [ranges[0], [null, null]],
+      host,
+    );
+  }
+
   // Of a logarithmic axis only the powers of ten.
   const powers = (_, splits) => splits.map((v) => (Math.abs(Math.log10(v) % 1) < 1e-9 ? v : null));
 
@@ -63,6 +91,7 @@ const sfumato = (() => {
     hue: (index) => colour(`--hue-${index}`),
     classHue: (index) => colour(`--class-${index % 10}`),
     font,
+    frame,
     write,
     writeApart,
     number: (value, digits = 5) => minus(String(Number(value.toPrecision(digits)))),
