@@ -193,7 +193,7 @@ class Columns:
         """Keep what a run shows. What was measured stands, even if nothing can be shown of it."""
         try:
             shown[column] = views.view(subject, self.items, seed, sampler)
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:  # noqa: BLE001 - a stranger's part may raise anything
             why = f"{type(error).__name__}: {error}"
             self.notes.append(f"{column}, seed {seed}, shows no pictures and no codes: {why}.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, final
@@ -29,7 +30,7 @@ class Tensorboard:
 
     Raises:
         MissingExtraError: TensorBoard is not installed.
-        OutputError: ``folder`` is none, or below a file.
+        OutputError: ``folder`` is none, is below a file, or cannot be written to.
     """
 
     def __init__(self, *, folder: Annotated[str, Field(min_length=1)] | None = None) -> None:
@@ -105,9 +106,11 @@ def _hparams(spec: Mapping[str, Any]) -> dict[str, int | float | str]:
 
 def _check_folder(folder: Path) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        msg = f"tracker tensorboard cannot write into {folder}: {there} is a file"
-        raise OutputError(msg, hint="name a folder: --option tensorboard.folder=…")
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    why = "cannot be written to" if there.is_dir() else "is a file"
+    msg = f"tracker tensorboard cannot write into {folder}: {there} {why}"
+    raise OutputError(msg, hint="name another folder: --option tensorboard.folder=…")
 
 
 def _new_folder(wanted: Path) -> Path:

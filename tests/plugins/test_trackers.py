@@ -417,6 +417,26 @@ def test_a_folder_that_cannot_be_is_told_before_training() -> None:
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(
+    "tracker",
+    [
+        {"type": "tensorboard", "folder": "shut/logs"},
+        {"type": "mlflow", "uri": "sqlite:///shut/m.db"},
+    ],
+)
+def test_a_folder_that_is_shut_is_told_before_training(
+    tracker: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is trained that could not be followed; whom the system lets write is asked of the system."""
+    Path("shut").mkdir()
+    monkeypatch.setattr(
+        "os.access", lambda path, mode: "shut" not in str(path) or not mode & os.W_OK
+    )
+    with pytest.raises(OutputError, match="shut cannot be written to"):
+        sfumato.train(spec(), grey(), "run", trackers=[tracker])
+    assert not Path("run").exists()
+
+
 ALONE = """
 import os, socket, sys
 import torch
