@@ -168,4 +168,6 @@ def _lengths(index: int, variant: Variant, space: CodeSpace) -> Chart:
         f"Histogram of the lengths of codes of {variant.name}: median {short(float(drawn.median()))}; "
         f"of the prior's draws: median {short(float(prior.median()))}"
     )
-    return Chart(f"lengths-{index}", label, "length of a code", data, index)
+    longer = bool((both > edges[-1]).any())
+    panel = f"length of a code{'; the last bar holds all that are longer' if longer else ''}"
+    return Chart(f"lengths-{index}", label, panel, data, index)

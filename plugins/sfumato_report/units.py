@@ -35,8 +35,15 @@ def spectra(comparison: Comparison) -> list[tuple[str, str, str, Chart]]:
             if v.trained_as is None and (found := _series(i, v, name))
         ]
         if series:
-            made.append((title, unit, definition, _chart(name, title, unit, series)))
+            said = f"{definition}{_left_out(comparison, name)}"
+            made.append((title, unit, said, _chart(name, title, unit, series)))
     return made
+
+
+def _left_out(comparison: Comparison, name: str) -> str:
+    figures = (run.figures.get(name) for v in comparison.variants for run in v.runs)
+    most = max(len(f.each) for f in figures if f is not None)
+    return f" Of {most} units the {_SHOWN} largest are drawn." if most > _SHOWN else ""
 
 
 def _series(index: int, variant: Variant, name: str) -> dict[str, Any] | None:

@@ -172,6 +172,29 @@ def test_spectra_are_sorted_within_each_seed() -> None:
     assert series["high"] == pytest.approx([5.0, 2.0, 0.3])
 
 
+@pytest.mark.parametrize(("count", "said"), [(64, False), (80, True)])
+def test_units_that_are_left_out_are_counted(count: int, said: bool) -> None:  # noqa: FBT001
+    """Of a wide code the largest 64 units are drawn, which is said; of a narrower one, all."""
+    each = [tuple(float(i) for i in range(count))]
+    made = comparison(variant("one", {"kl_per_dimension": nats(1.0, each=each)}))
+    ((_, _, definition, chart),) = spectra(made)
+    assert ("Of 80 units the 64 largest are drawn." in definition) is said
+    assert chart.data["series"][0]["mean"] == list(range(count - 1, count - 65, -1))
+
+
+@pytest.mark.parametrize(("far", "said"), [(1.0, False), (1e3, True)])
+def test_a_last_bar_of_longer_codes_is_said_to_be(far: float, said: bool) -> None:  # noqa: FBT001
+    """One code far away goes into the last bar, so that it does not flatten the rest."""
+    found = space()
+    prior = found.prior / found.prior.norm(dim=1, keepdim=True)
+    draws = found.draws / found.draws.norm(dim=1, keepdim=True)
+    draws[0] *= far
+    shown = replace(found, draws=draws, prior=prior)
+    ((_, (_, lengths)),) = codes.aggregates(comparison(variant("one", {}, found=shown)))
+    assert ("the last bar holds all that are longer" in lengths.panel) is said
+    assert max(lengths.data["x"]) < 2
+
+
 def test_spectra_of_unlike_widths_stand_side_by_side() -> None:
     """A narrower code ends earlier, and is not filled up with zeros."""
     made = comparison(
