@@ -39,6 +39,9 @@ from sybil.parsers.rest import DocTestParser
 from sybil.sybil import SybilCollection
 
 torch.set_num_threads(1)
+os.environ.setdefault(
+    "SFUMATO_WORKERS", "1"
+)  # a comparison of a document is over before one starts
 # A project of its own, which is tested where it is installed; see tests/outsider.
 collect_ignore = ["docs/examples"]
 _EXIT = re.compile(r"\s+# exit code (\d+)$")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ.setdefault("SFUMATO_WORKERS", "1")  # of the commands that tests start, too
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -81,12 +81,14 @@ if TYPE_CHECKING:
     from sfumato.results import Variant as Variant
     from sfumato.results import VariantRun as VariantRun
     from sfumato.results import View as View
+    from sfumato.row_files import Shard as Shard
     from sfumato.run import Run as Run
     from sfumato.sampler_files import save_sampler as save_sampler
     from sfumato.sampler_files import saved_sampler as saved_sampler
     from sfumato.samplers import fit_sampler as fit_sampler
     from sfumato.schema import json_schema as json_schema
     from sfumato.spec import Spec as Spec
+    from sfumato.stored import Stored as Stored
     from sfumato.subject import Subject as Subject
     from sfumato.training import train as train
     from sfumato.unrolled import Layer as Layer
@@ -123,11 +125,13 @@ _NAMES = {
     "figures": "Difference Figure Summary",
     "intervals": "Interval",
     "results": "Comparison Pictures Variant VariantRun View",
+    "row_files": "Shard",
     "run": "Run",
     "sampler_files": "save_sampler saved_sampler",
     "samplers": "fit_sampler",
     "schema": "json_schema",
     "spec": "Spec",
+    "stored": "Stored",
     "subject": "Subject",
     "training": "train",
     "unrolled": "Layer Unrolled unroll",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from sfumato import kernels
 from sfumato.data import Contract, mask_of
 from sfumato.datasets import load_splits
 from sfumato.devices import choose_device, is_out_of_memory
@@ -126,6 +127,8 @@ def assemble(
     plan = plan or probe(spec, contract, max_parameters=max_parameters, parts=parts)
     seed = spec.training.seed if seed is None else seed
     model = _Assembly(spec, contract, parts, seed).model(plan)
+    if target.type == "cpu":
+        kernels.install(model)
     return model.to(target, DTYPES[spec.training.precision]).eval()
 
 

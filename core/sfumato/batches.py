@@ -1,16 +1,23 @@
-"""Batches of data that live on the device: one gather each, then type, scale and binarisation."""
+"""Batches of data: one gather each, then type, scale and binarisation.
+
+Data in memory live on the device. Of data in files, windows of rows pass through it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sfumato.data import Contract, Split, binarized, evaluated, mask_of, model_space, visible
+from sfumato.ahead import read
+from sfumato.data import Contract, Split, binarized, evaluated, mask_of, model_space, seen, visible
 from sfumato.interfaces import Scope
 from sfumato.randomness import Noise, key, permuted
+from sfumato.stored import Stored
+from sfumato.windows import Window, in_order, rows_of_window, shuffled
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,9 @@ class Batches:
         batch_size: Items a batch; the last one of an epoch may have fewer, and a single item left
             over joins the batch before it, because batch normalisation needs two.
         seed: Seed of the order and of dynamic binarisation.
+        block: How many items lie together, see :attr:`Splits.block`; None shuffles single items.
+        ahead: Whether items that lie in files are read before they are needed, which changes
+            nothing but the time it takes.
     """
 
     def __init__(
@@ -51,10 +61,18 @@ class Batches:
         dtype: torch.dtype,
         batch_size: int,
         seed: int,
+        *,
+        block: int | None = None,
+        ahead: bool = True,
     ) -> None:
         self._contract, self._dtype, self._seed = contract, dtype, seed
-        self._device, self._sizes = device, _sizes(len(split), batch_size)
-        self._x = split.x.to(device)
+        self._device, self.sizes = device, _sizes(len(split), batch_size)
+        self._x, self._block = split.x, block
+        if not isinstance(split.x, Stored):
+            self._x = split.x.to(device)
+        elif block is None:
+            self._block = split.x.block
+        self._ahead = ahead
         self._condition = None if split.condition is None else split.condition.to(device, dtype)
         self._mask = None if split.mask is None else split.mask.to(device, dtype)
 
@@ -66,24 +84,87 @@ class Batches:
     @property
     def per_epoch(self) -> int:
         """Batches in an epoch."""
-        return len(self._sizes)
+        return len(self.sizes)
+
+    @property
+    def in_files(self) -> bool:
+        """Whether the items lie in files."""
+        return isinstance(self._x, Stored)
 
     def epoch(self, number: int) -> Iterator[tuple[int, Batch]]:
         """The batches of epoch ``number`` (from 0), each with its step, in the epoch's keyed order."""
-        n = len(self._x)
-        order = permuted(torch.arange(n), n, key(self._seed, "order", number)).to(self._device)
-        for index, rows in enumerate(order.split(self._sizes)):
-            step = number * self.per_epoch + index
-            yield step, self._batch(rows, "binarize", step)
+        first = number * self.per_epoch
+        with closing(self._gathered(number)) as gathered:
+            for step, (x, rows) in enumerate(gathered, first):
+                yield step, self._batch(x, rows, "binarize", step)
+
+    def at(self, rows: Tensor, step: int) -> Batch:
+        """The batch of some rows ``(B,)`` of data in memory."""
+        return self._batch(self._x[rows], rows, "binarize", step)
 
     def in_order(self, number: int, rows: int = 1024) -> Iterator[tuple[int, Batch]]:
         """All items once, in their own order, each run with the index of its first."""
-        for first in range(0, len(self._x), rows):
-            at = slice(first, first + rows)
-            yield first, self._batch(at, "binarize/in order", number, first)
+        with closing(self._runs(rows)) as runs:
+            for x, at in runs:
+                yield at.start, self._batch(x, at, "binarize/in order", number, at.start)
 
-    def _batch(self, rows: Tensor | slice, purpose: str, *steps: int) -> Batch:
-        x = model_space(self._x[rows], self._contract, self._dtype)
+    def _gathered(self, number: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Values of every batch as they are stored, and their rows."""
+        if isinstance(self._x, Stored):
+            yield from self._streamed(self._x, self._windows(number))
+            return
+        for rows in self.order(number).to(self._device).split(self.sizes):
+            yield self._x[rows], rows
+
+    def order(self, number: int) -> Tensor:
+        """The keyed order of epoch ``number``, ``(n,)``: which item comes where."""
+        n = len(self._x)
+        if self._block is None:
+            return permuted(torch.arange(n), n, key(self._seed, "order", number))
+        return torch.cat([window.rows for window in self._windows(number)])
+
+    def _windows(self, number: int) -> Iterator[Window]:
+        block = self._block or 1
+        many = rows_of_window(self._x, block)
+        return shuffled(len(self._x), block, many, self._seed, number)
+
+    def _streamed(
+        self, x: Stored, windows: Iterator[Window]
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Batches out of windows; the one that begins in a window may end in the next."""
+        sizes = iter(self.sizes)
+        size = next(sizes)
+        parts: list[tuple[Tensor, Tensor]] = []
+        many = rows_of_window(x, self._block or 1)
+        with closing(read(x, windows, many, self._device, ahead=self._ahead)) as made:
+            for window, found in made:
+                places, rows = (t.to(self._device) for t in (window.places, window.rows))
+                first = 0
+                while first < len(window):
+                    last = first + size - sum(len(part) for _, part in parts)
+                    parts.append((found[places[first:last]], rows[first:last]))
+                    if last > len(window):
+                        break
+                    yield _joined(parts)
+                    first, size = last, next(sizes, 0)
+                    parts = []
+
+    def _runs(self, rows: int) -> Generator[tuple[Tensor, slice], None, None]:
+        n = len(self._x)
+        if isinstance(self._x, Stored):
+            made = read(self._x, in_order(n, rows), rows, self._device, ahead=self._ahead)
+            with closing(made):
+                for window, found in made:
+                    run = window.runs[0]
+                    # A copy: who is given the items may keep them while the next ones are read.
+                    yield found.clone(), slice(run.start, run.stop)
+            return
+        for first in range(0, n, rows):
+            at = slice(first, first + rows)
+            yield self._x[at], at
+
+    def _batch(self, stored: Tensor, rows: Tensor | slice, purpose: str, *steps: int) -> Batch:
+        x = model_space(stored, self._contract, self._dtype)
         mask = None if self._mask is None else self._mask[rows]
         if mask is not None:
             x = visible(x, mask)
@@ -99,15 +180,29 @@ def chunks(
     device: torch.device,
     dtype: torch.dtype,
     rows: int = 1024,
+    *,
+    block: int | None = None,
 ) -> Iterator[tuple[int, Batch]]:
     """A split as an evaluation sees it, in runs of so many items, each with the index of its first."""
-    seen = evaluated(split, contract, dtype)
-    for first in range(0, len(seen), rows):
-        part = seen.take(slice(first, first + rows))
+    # One draw for all items cannot be made a part at a time.
+    at_once = contract.binarize == "dynamic" and block is None
+    made = evaluated(split, contract, dtype) if at_once else split
+    for first in range(0, len(made), rows):
+        at = range(first, min(first + rows, len(made)))
+        part = made.take(slice(at.start, at.stop))
+        if not at_once:
+            part = seen(part, contract, dtype, at=torch.arange(at.start, at.stop), block=block)
         condition = None if part.condition is None else part.condition.to(device, dtype)
         mask = None if part.mask is None else part.mask.to(device, dtype)
         x = part.x.to(device)
         yield first, Batch(x, condition, mask_of(x, mask, contract))
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(parts) == 1:
+        return parts[0]
+    x, rows = zip(*parts, strict=True)
+    return torch.cat(x), torch.cat(rows)
 
 
 def _sizes(items: int, batch_size: int) -> list[int]:

@@ -38,12 +38,15 @@ class Density:
 
     def rsample(self, k: int = 1) -> tuple[Tensor, Tensor | None]:
         """``z`` ``(K, B, *Z)`` and ``log q(z|x)`` ``(K, B)``."""
+        z = self.draw(k)
+        return z, self._dist.log_prob(z)
+
+    def draw(self, k: int) -> Tensor:
+        """``z`` alone: most losses never ask for its density."""
         base = self._dist.base_dist if isinstance(self._dist, Independent) else self._dist
         if isinstance(base, Normal):
-            z = base.loc + base.scale * self._scope.noise((k, *base.loc.shape))
-        else:
-            z = self._dist.rsample(torch.Size((k,)))
-        return z, self._dist.log_prob(z)
+            return base.loc + base.scale * self._scope.noise((k, *base.loc.shape))
+        return self._dist.rsample(torch.Size((k,)))
 
 
 class Point:

@@ -1,137 +1,147 @@
-"""The columns of a comparison: candidates trained with every seed, measured and pictured."""
+"""The columns of a comparison: what came of candidates with every seed, in their order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from sfumato import views
-from sfumato.assembly import assemble
-from sfumato.candidates import Asked, Candidate
-from sfumato.data import Splits
-from sfumato.errors import ArtifactError, SfumatoError
-from sfumato.evaluation import Metrics
+from sfumato.candidates import Candidate
 from sfumato.figures import Json
 from sfumato.hooks import Hooks
-from sfumato.interfaces import Sampler
-from sfumato.plan import Plan
-from sfumato.registry import LOCAL, Registry
+from sfumato.jobs import Job, Outcome, Source
+from sfumato.registry import Registry
 from sfumato.resolve import load_spec
-from sfumato.results import Variant, VariantRun, View
-from sfumato.reuse import Trained, finished, same_run
-from sfumato.run import RunFolder
-from sfumato.sampler_files import save_sampler, saved_sampler
-from sfumato.samplers import fit_sampler
+from sfumato.results import Variant, View
 from sfumato.spec import Spec
-from sfumato.subject import Subject
-from sfumato.trainer import Trainer
+from sfumato.workbench import Workbench
 
 _LONGEST = 60
 
-Progress = Callable[[str, int, Json], None]
+Runner = Callable[[Iterator[Job]], Generator[tuple[Job, Outcome]]]
+"""Makes runs, and gives what came of them in any order."""
 
 
 class Columns:
-    """Where the candidates of a comparison are trained and measured, under the same conditions.
+    """What is asked for of the candidates of a comparison, and what came of it.
+
+    The columns are the same in whatever order runs get ready.
 
     Args:
         found: The candidates.
-        splits: The data.
-        data: Their fingerprint.
         seeds: Seeds of those that are trained here.
         folder: Where runs are kept, or None.
-        metrics: What is measured.
-        hooks: Who wants to know of trainings.
-        progress: Called with the candidate's name, the seed and each epoch's line.
-        parts: Where parts are looked up.
-        target: Where finished runs are measured.
-
-    Attributes:
-        notes: What happened on the way, in sentences.
-        split: The split that is measured.
-        items: Its first items, as the models see them.
     """
 
     def __init__(
-        self,
-        found: Sequence[Candidate],
-        splits: Splits,
-        data: str,
-        seeds: Sequence[int],
-        folder: Path | None,
-        metrics: Metrics,
-        hooks: Hooks,
-        progress: Progress | None,
-        parts: Registry,
-        target: torch.device,
+        self, found: Sequence[Candidate], seeds: Sequence[int], folder: Path | None
     ) -> None:
         names = [c.name for c in found]
         self._folders = dict(zip(names, unique_names([_safe(n) for n in names]), strict=True))
-        self._splits, self._data, self._seeds, self._folder = splits, data, seeds, folder
-        self._metrics, self._hooks, self._progress = metrics, hooks, progress
-        self._parts, self._target = parts, target
-        self._used: dict[str, Json] = {}
-        self.notes: list[str] = []
-        self.split = "test" if splits.test is not None else "train"
-        self.items = splits.seen(self.split).take(slice(0, views.SHOWN))
+        self._found, self._folder = found, folder
+        self._runs = [(candidate, seed) for candidate in found for seed in candidate.seeds(seeds)]
+        self._done: dict[tuple[str, int], Outcome] = {}
+        self._asked: dict[tuple[str, int], tuple[str, ...]] = {}
 
-    def variants(self, candidate: Candidate) -> list[Variant]:
-        """Train a candidate with every seed, and make its columns."""
-        runs: dict[str, list[VariantRun]] = {name: [] for name in candidate.columns}
-        shown: dict[str, View] = {}
-        plan: Plan | None = None
-        for seed in candidate.seeds(self._seeds):
-            try:
-                trained = self._trained(candidate, seed)
-            except Exception as error:  # noqa: BLE001 - whatever ends one run, the others go on
-                failed = _failed(seed, error)
-                for made in runs.values():
-                    made.append(failed)
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def notes(self) -> list[str]:
+        """What happened on the way, in sentences, in the order of candidates and seeds."""
+        return [note for c, seed in self._runs for note in self._done[c.name, seed].notes]
+
+    def fill(self, run: Runner) -> None:
+        """Have every candidate trained with every seed, and measured."""
+        # Closed whatever happens: processes must not go on.
+        with closing(run(self._jobs())) as made:
+            for job, outcome in made:
+                at = job.name, job.seed
+                self._done[at], self._asked[at] = outcome, job.shown
+
+    def show(self, bench: Workbench) -> None:
+        """Ask for what columns show of later seeds, where the first has nothing to show.
+
+        Seldom needed: runs that go on at once were begun before the first one was known to fail.
+        """
+        for candidate, seed in self._runs:
+            at = candidate.name, seed
+            outcome, asked = self._done[at], self._asked[at]
+            missing = self._missing(candidate, seed) or ()
+            late = [c for c in missing if c not in asked and outcome.runs[c].error is None]
+            if not late:
                 continue
-            plan = trained.model.plan
-            for name, run in self._measured(candidate, seed, trained, shown).items():
-                runs[name].append(run)
-        spec = candidate.spec
-        if plan is None:  # every run failed
-            plan = assemble(spec, self._splits.contract, "cpu", parts=self._parts).plan
-        provenance = {kind: dict(origin) for kind, origin in plan.provenance.items()}
-        return [
-            Variant(
-                name,
-                spec.to_json(),
-                spec.hash,
-                plan.parameters,
-                provenance,
-                tuple(runs[name]),
-                shown[name].pictures if name in shown else None,
-                self._sampler_of(candidate, name),
-                None if name == candidate.name else candidate.name,
-                shown[name].codes if name in shown else None,
+            job = self._job(candidate, seed, tuple(late))
+            # In its folder the run is finished by now. Without one it is trained again, unheard.
+            job = replace(job, finished=job.path is not None)
+            again = bench.run(job, Hooks(Registry("none")), None)
+            self._done[at] = replace(
+                outcome, views={**outcome.views, **again.views}, notes=outcome.notes + again.notes
             )
-            for name in candidate.columns
-        ]
 
-    # ---- training -------------------------------------------------------------------------------
+    def variants(self, bench: Workbench) -> tuple[Variant, ...]:
+        """The columns."""
+        return tuple(v for candidate in self._found for v in self._variants(candidate, bench))
 
-    def _trained(self, candidate: Candidate, seed: int) -> Trained:
-        spec, parts = candidate.spec, self._parts
-        if candidate.finished:
-            return finished(candidate.finished[seed], self._target, parts)
-        spec, path = with_seed(spec, seed, parts), self._path(candidate, seed)
-        model = assemble(spec, self._splits.contract, spec.training.device, parts=parts)
-        if path is not None:
-            kept = same_run(path, spec, model.plan, self._data, model.device, parts)
-            if isinstance(kept, Trained):
-                return kept
-            if kept:
-                self.notes.append(f"{path} was trained again: {kept}.")
-        progress, name = self._progress, candidate.name
-        told = None if progress is None else (lambda line: progress(name, seed, line))
-        run = Trainer(model, self._splits, RunFolder(path), self._hooks, told).run()
-        return Trained(
-            run.model, run.metrics, run.kept_epoch, run.seconds, run.peak_memory, run.warnings
+    def _variants(self, candidate: Candidate, bench: Workbench) -> list[Variant]:
+        done = [self._done[c.name, seed] for c, seed in self._runs if c is candidate]
+        spec, made = candidate.spec, [o for o in done if o.parameters is not None]
+        if made:
+            parameters, provenance = made[-1].parameters or 0, made[-1].provenance
+        else:  # every run failed
+            plan = bench.plan(spec)
+            parameters = plan.parameters
+            provenance = {kind: dict(origin) for kind, origin in plan.provenance.items()}
+        columns: list[Variant] = []
+        for name in candidate.columns:
+            shown: View | None = next((o.views[name] for o in done if name in o.views), None)
+            columns.append(
+                Variant(
+                    name,
+                    spec.to_json(),
+                    spec.hash,
+                    parameters,
+                    provenance,
+                    tuple(outcome.runs[name] for outcome in done),
+                    None if shown is None else shown.pictures,
+                    self._sampler(candidate, name, done),
+                    None if name == candidate.name else candidate.name,
+                    None if shown is None else shown.codes,
+                )
+            )
+        return columns
+
+    # ---- what is asked for ----------------------------------------------------------------------
+
+    def _jobs(self) -> Iterator[Job]:
+        """Every run. Views are wanted of the first that has one, as far as that is known by now."""
+        for candidate, seed in self._runs:
+            yield self._job(candidate, seed, self._missing(candidate, seed) or ())
+
+    def _missing(self, candidate: Candidate, seed: int) -> tuple[str, ...] | None:
+        """Columns that no earlier seed shows; None if one is still to come."""
+        earlier = [s for c, s in self._runs if c is candidate]
+        done = [self._done.get((candidate.name, s)) for s in earlier[: earlier.index(seed)]]
+        if None in done:
+            return None
+        shown = {name for outcome in done if outcome is not None for name in outcome.views}
+        return tuple(name for name in candidate.columns if name not in shown)
+
+    def _job(self, candidate: Candidate, seed: int, shown: tuple[str, ...]) -> Job:
+        asked = {
+            name: Source(sampler.config.model_dump(mode="json"), sampler.exactly)
+            for name, sampler in candidate.samplers.items()
+        }
+        return Job(
+            candidate.name,
+            seed,
+            candidate.spec.to_json(),
+            candidate.spec.base,
+            {candidate.name: None, **asked},
+            self._path(candidate, seed),
+            bool(candidate.finished),
+            shown,
         )
 
     def _path(self, candidate: Candidate, seed: int) -> Path | None:
@@ -141,112 +151,13 @@ class Columns:
             return None
         return self._folder / "runs" / self._folders[candidate.name] / f"seed-{seed}"
 
-    # ---- measuring ------------------------------------------------------------------------------
-
-    def _measured(
-        self, candidate: Candidate, seed: int, trained: Trained, shown: dict[str, View]
-    ) -> dict[str, VariantRun]:
-        """A run for each column of a candidate; the first that does not fail is the one shown."""
-        model, splits = trained.model, self._splits
-        cost = {"seconds": trained.seconds, "peak_memory": trained.peak_memory}
-        subject = Subject(
-            model,
-            splits.seen(self.split, model.dtype),
-            splits.seen("train", model.dtype),
-            cost={name: value for name, value in cost.items() if value is not None},
-        )
-        path = self._path(candidate, seed)
-        made: dict[str, VariantRun] = {}
-        for column in candidate.columns:
-            try:
-                asked = candidate.samplers.get(column)
-                sampler = None if asked is None else self._sampler(candidate, path, asked, subject)
-                if sampler is not None:
-                    self._used.setdefault(column, dict(sampler.about["sampler"]))
-                figures = self._metrics.measure(subject.sampled_by(sampler))
-            except Exception as error:  # noqa: BLE001 - whatever ends one column, the others go on
-                made[column] = _failed(seed, error, trained, self._told(path))
-                continue
-            if column not in shown:
-                self._show(shown, column, subject, seed, sampler)
-            made[column] = VariantRun(
-                seed=seed,
-                path=self._told(path),
-                seconds=trained.seconds,
-                history=trained.history,
-                kept_epoch=trained.kept_epoch,
-                figures=figures,
-                warnings=trained.warnings,
-                peak_memory=trained.peak_memory,
-                reused=trained.reused,
-            )
-        return made
-
-    def _show(
-        self,
-        shown: dict[str, View],
-        column: str,
-        subject: Subject,
-        seed: int,
-        sampler: Sampler | None,
-    ) -> None:
-        """Keep what a run shows. What was measured stands, even if nothing can be shown of it."""
-        try:
-            shown[column] = views.view(subject, self.items, seed, sampler)
-        except Exception as error:  # noqa: BLE001 - a stranger's part may raise anything
-            why = f"{type(error).__name__}: {error}"
-            self.notes.append(f"{column}, seed {seed}, shows no pictures and no codes: {why}.")
-
-    def _sampler(
-        self, candidate: Candidate, path: Path | None, asked: Asked, subject: Subject
-    ) -> Sampler:
-        """The sampler that a run keeps, if it will do; else one fitted now, and kept if the run is ours."""
-        model, config, parts = subject.model, asked.config, self._parts
-        ours = not candidate.finished
-        # What was registered by hand may have changed without a trace.
-        lasting = parts.get("sampler", config.type).distribution != LOCAL
-        if path is not None and lasting:
-            wanted = config if asked.exactly or ours else None
-            try:
-                kept = saved_sampler(path, config.type, model, asked=wanted, parts=parts)
-            except ArtifactError:
-                if not ours:
-                    raise
-            else:
-                if kept is not None:
-                    return kept
-        given = config.model_dump(mode="json")
-        fitted = fit_sampler(model, subject.items("train"), given, parts=parts)
-        if path is not None and lasting and ours:
-            save_sampler(fitted, path, parts=parts)
-        return fitted
-
-    def _sampler_of(self, candidate: Candidate, column: str) -> Json | None:
+    def _sampler(self, candidate: Candidate, column: str, done: Sequence[Outcome]) -> Json | None:
         """The sampler of a column with its options: as it was used, or at least as it was asked for."""
         asked = candidate.samplers.get(column)
         if asked is None:
             return None
         written: Json = asked.config.model_dump(mode="json")
-        return self._used.get(column, written)
-
-    def _told(self, path: Path | None) -> Path | None:
-        """A run's folder as seen from the comparison's."""
-        if path is None or self._folder is None or not path.is_relative_to(self._folder):
-            return path
-        return path.relative_to(self._folder)
-
-
-def _failed(
-    seed: int, error: Exception, trained: Trained | None = None, path: Path | None = None
-) -> VariantRun:
-    ours = isinstance(error, SfumatoError)
-    why = str(error) if ours else f"{type(error).__name__}: {error}"
-    if trained is None:
-        return VariantRun(seed, path, 0.0, (), 0, {}, error=why)
-    return VariantRun(
-        seed, path, trained.seconds, trained.history, trained.kept_epoch, {}, trained.warnings,
-        trained.peak_memory, trained.reused, why,
-    )  # fmt: skip
+        return next((o.samplers[column] for o in done if column in o.samplers), written)
 
 
 def with_seed(spec: Spec, seed: int, parts: Registry) -> Spec:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sfumato import views
+from sfumato import sharing, views
 from sfumato.assembly import assemble, probe
 from sfumato.candidates import (
     Candidate,
@@ -21,7 +21,7 @@ from sfumato.candidates import (
     one_source_of_data,
     with_samplers,
 )
-from sfumato.columns import Columns, Progress, with_seed
+from sfumato.columns import Columns, with_seed
 from sfumato.data import Splits, as_splits, fingerprint
 from sfumato.datasets import check_splits, load_splits
 from sfumato.devices import choose_device, one_thread
@@ -29,6 +29,7 @@ from sfumato.errors import DataError
 from sfumato.evaluation import MetricLike, Metrics, default_metrics
 from sfumato.files import check_new_folder, make_folder, write_atomically, write_json
 from sfumato.hooks import Hooks, TrackerLike
+from sfumato.jobs import Conditions
 from sfumato.matching import MATCHES, Match, matched, steps_of
 from sfumato.options import arguments
 from sfumato.registry import Registry, registry
@@ -37,6 +38,7 @@ from sfumato.results import Comparison
 from sfumato.reuse import check_same_data, finished, unlike
 from sfumato.run import command_line, environment
 from sfumato.training import Data, check_batches, check_patience, check_support
+from sfumato.workbench import Progress, Workbench
 
 SEEDS = (0, 1, 2)
 Reporter = Callable[[Comparison], Mapping[str, bytes]]
@@ -57,14 +59,17 @@ def compare(
     force: bool = False,
     trackers: Sequence[TrackerLike] = (),
     progress: Progress | None = None,
+    workers: int | None = None,
+    stack: bool | None = None,
     parts: Registry = registry,
 ) -> Comparison:
     """Train every model with every seed on the same data, and lay them side by side.
 
     They are measured on the test split, or on the training items where there is none. Everything
     is checked before the first training, and before anything is written. Each run has one CPU
-    thread, so its figures do not depend on how runs are scheduled. A run that fails is told in its
-    place, and the others go on.
+    thread, so its figures do not depend on how runs are scheduled: on the CPU they go to one
+    process a core, which costs a copy of the data each. A run that fails is told in its place, and
+    the others go on.
 
     Args:
         models: Specs, mappings, paths of specs, or folders of finished runs, by name. Runs stay
@@ -88,7 +93,16 @@ def compare(
         report: Name of a report, or an object with its options.
         force: Write into a folder that has content.
         trackers: Names of trackers that follow the run, or objects with their options.
-        progress: Called with the model's name, the seed and each epoch's line.
+        progress: Called with the model's name, the seed and each epoch's line. Lines of runs that
+            go on at once arrive in turns; hooks and trackers are told of one run after another.
+        workers: How many processes make runs at once, on the CPU. By default one a core, or as many
+            as ``SFUMATO_WORKERS`` says; one where all runs together are too short to be worth the
+            start of more, or where training times are matched, which runs at once would lengthen.
+            With 1, and where a part was registered by hand, all is done in this process.
+        stack: Train runs that differ in seeds, rates and other numbers alone as one batched model,
+            each as it would be alone but for rounding; by default on CUDA, where small models keep
+            the device busy with the launching of kernels. What does not vectorise is trained one
+            after another, which is noted.
         parts: Where parts are looked up.
 
     Raises:
@@ -98,6 +112,7 @@ def compare(
         OutputError: ``out`` cannot be written, or has content.
     """
     _check_arguments(models, seeds, match)
+    sharing.processes(workers)  # a mistake is told at once
     folder = None if out is None else Path(out)
     if folder is not None:
         check_new_folder(folder, force=force)
@@ -110,7 +125,8 @@ def compare(
         found = [replace(c, spec=c.spec.model_copy(update={"data": None})) for c in found]
     found = [replace(c, spec=bind(c.spec, splits.contract, parts)) for c in found]
     named = None if data is not None else data_name
-    ready = Metrics(default_metrics(named, parts) if metrics is None else metrics, parts)
+    wanted = default_metrics(named, parts) if metrics is None else metrics
+    ready = Metrics(wanted, parts)
     reporter = _reporter(report, parts)
     hooks = Hooks(parts, trackers)
     _check(found, splits, seeds, parts)
@@ -126,10 +142,14 @@ def compare(
                 check_same_data(path, print_)
                 finished(path, target, parts)  # damage is told before anything is trained
         notes += [*_unequal(found, splits, match), *_unlike(found, target)]
-        columns = Columns(
-            found, splits, print_, seeds, folder, ready, hooks, progress, parts, target
+        bench = Workbench(Conditions(splits, print_, target, folder), ready, parts)
+        columns = Columns(found, seeds, folder)
+        asked = 1 if workers is None and match == "seconds" else workers
+        share = sharing.Share.of(
+            found, len(columns), splits, wanted, target, asked, parts, stack=stack
         )
-        variants = tuple(v for candidate in found for v in columns.variants(candidate))
+        notes += share.fill(columns, bench, hooks, progress)
+        variants = columns.variants(bench)
         about = environment(target)
     if trackers and any(run.reused for v in variants for run in v.runs):
         notes.append(
@@ -141,15 +161,15 @@ def compare(
         data_name=data_name,
         contract=splits.contract,
         counts={name: len(items) for name, items in splits.named()},
-        split=columns.split,
+        split=bench.split,
         seeds=tuple(dict.fromkeys(run.seed for v in variants for run in v.runs)),
-        originals=views.originals(columns.items),
+        originals=views.originals(bench.items),
         command=command_line(),
         environment=about,
         path=folder,
         match=match,
         notes=(*notes, *columns.notes),
-        items=columns.items,
+        items=bench.items,
     )
     return comparison if folder is None else write(comparison, folder, reporter)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, cast
 
@@ -16,9 +16,14 @@ from torch.nn.functional import one_hot
 from sfumato.errors import DataError
 from sfumato.interfaces import Support
 from sfumato.randomness import keyed_generator, permuted
+from sfumato.stored import Stored
+from sfumato.windows import positions
 
 Scaling = float | tuple[float, ...]
 _SHOWN = 20
+_HELD = 1 << 28
+"""Bytes of a split as a model sees it up to which an evaluation reads it whole."""
+_HASHED = 1 << 24
 
 
 class Factor(BaseModel):
@@ -79,7 +84,7 @@ class Contract(BaseModel):
 
 @dataclass(frozen=True)
 class Split:
-    """Items of one split, in memory.
+    """Items of one split. All columns are in memory, but for ``x`` that is :class:`Stored`.
 
     Args:
         x: ``(n, *X)``, as stored.
@@ -115,14 +120,25 @@ class Splits:
         contract: What every split keeps to.
         valid: Items that choose the epoch to keep, or None.
         test: Items that are looked at last, or None.
+        block: How many items of a split lie together and are read together; None where items can
+            be had one by one. Then an epoch shuffles blocks, and items within windows of blocks,
+            and a dynamic draw for an evaluation is one for each block. Items that lie in files get
+            one by default.
     """
 
     train: Split
     contract: Contract
     valid: Split | None = None
     test: Split | None = None
+    block: int | None = None
 
     def __post_init__(self) -> None:
+        stored = [split.x for _, split in self.named() if isinstance(split.x, Stored)]
+        if self.block is None and stored:
+            object.__setattr__(self, "block", stored[0].block)
+        if self.block is not None and self.block < 1:
+            msg = f"block = {self.block}: items lie together in blocks of at least one"
+            raise DataError(msg)
         if any(split.mask is not None for _, split in self.named()) and not self.contract.masked:
             masked = self.contract.model_copy(update={"masked": True})
             object.__setattr__(self, "contract", masked)
@@ -135,8 +151,12 @@ class Splits:
                 yield name, split
 
     def seen(self, name: str, dtype: torch.dtype = torch.float32) -> Split:
-        """The split as a model sees it: scaled, and binarized by one draw that is always the same."""
-        return evaluated(self.get(name), self.contract, dtype)
+        """The split as a model sees it: scaled, and binarized by one draw that is always the same.
+
+        Of a large split that lies in files, ``x`` is such a tensor again: it makes of rows what a
+        model sees when they are taken.
+        """
+        return evaluated(self.get(name), self.contract, dtype, self.block)
 
     def get(self, name: str) -> Split:
         """The split of that name as it is stored, or a :class:`DataError`."""
@@ -150,6 +170,8 @@ class Splits:
 def fingerprint(splits: Splits) -> str:
     """SHA-256 of the contract and of every split's columns: equal for equal data, wherever they lie."""
     digest = hashlib.sha256(splits.contract.model_dump_json().encode())
+    if splits.block is not None:  # what a run makes of the data depends on it
+        digest.update(f"\nblocks of {splits.block}\n".encode())
     for name, split in splits.named():
         for column in fields(split):
             tensor: Tensor | None = getattr(split, column.name)
@@ -157,9 +179,10 @@ def fingerprint(splits: Splits) -> str:
                 digest.update(
                     f"\n{name} {column.name} {tensor.dtype} {list(tensor.shape)}\n".encode()
                 )
-                digest.update(
-                    tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
-                )
+                step = max(1, _HASHED // max(1, tensor[:1].numel() * tensor.element_size()))
+                for first in range(0, len(tensor), step):
+                    rows = tensor[first : first + step].detach().cpu().contiguous()
+                    digest.update(rows.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -202,17 +225,71 @@ def binarized(x: Tensor, seed: int, purpose: str, *steps: int) -> Tensor:
     return (drawn < x).to(x.dtype)
 
 
-def evaluated(split: Split, contract: Contract, dtype: torch.dtype = torch.float32) -> Split:
+def evaluated(
+    split: Split,
+    contract: Contract,
+    dtype: torch.dtype = torch.float32,
+    block: int | None = None,
+) -> Split:
     """A split as an evaluation sees it: in the model's space, dynamic values drawn once from a fixed key.
 
-    The draw belongs to the data, not to a run, so every model is scored on the same values.
+    The draw belongs to the data, not to a run, so every model is scored on the same values. Of
+    items that lie together it is one of each block.
     """
+    if not isinstance(split.x, Stored):
+        return seen(split, contract, dtype, at=torch.arange(len(split)), block=block)
+    kind = torch.long if contract.support == "token" else dtype
+    x = Stored(_Seen(split, contract, dtype, block), split.x.shape, kind)
+    return replace(split, x=x.whole() if len(x) * x.row_bytes <= _HELD else x)
+
+
+def seen(
+    split: Split,
+    contract: Contract,
+    dtype: torch.dtype,
+    *,
+    at: Tensor,
+    block: int | None,
+) -> Split:
+    """Items in memory as an evaluation sees them; ``at`` ``(n,)`` are their numbers in the split."""
     x = model_space(split.x, contract, dtype)
     if split.mask is not None:
         x = visible(x, split.mask)
     if contract.binarize == "dynamic":
-        x = binarized(x, 0, "evaluation")
-    return Split(x, split.label, split.condition, split.mask, split.factors)
+        x = binarized(x, 0, "evaluation") if block is None else _drawn_by_block(x, at, block)
+    return replace(split, x=x)
+
+
+def _drawn_by_block(x: Tensor, at: Tensor, block: int) -> Tensor:
+    """A keyed Bernoulli draw of rows ``at`` of a split, each from the draw of its whole block."""
+    made = torch.empty_like(x)
+    numbers, order = (at // block).sort(stable=True)
+    found, counts = numbers.unique_consecutive(return_counts=True)
+    for number, here in zip(found.tolist(), order.split(counts.tolist()), strict=True):
+        generator = keyed_generator(x.device, 0, "evaluation of a block", number)
+        drawn = torch.rand((block, *x.shape[1:]), generator=generator, device=x.device)
+        made[here] = (drawn[at[here] - number * block] < x[here]).to(x.dtype)
+    return made
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Rows that lie in files, as an evaluation sees them."""
+
+    split: Split
+    contract: Contract
+    dtype: torch.dtype
+    block: int | None
+
+    def fill(self, out: Tensor, runs: Sequence[range]) -> None:
+        stored, at = cast("Stored", self.split.x), positions(runs)
+        raw = torch.empty(len(at), *stored.shape[1:], dtype=stored.dtype)
+        stored.source.fill(raw, runs)
+        part = Split(raw, mask=None if self.split.mask is None else self.split.mask[at])
+        out.copy_(seen(part, self.contract, self.dtype, at=at, block=self.block).x)
+
+    def where(self, row: int) -> str:
+        return cast("Stored", self.split.x).source.where(row)
 
 
 def conditioned_on_labels(splits: Splits) -> Splits:
@@ -239,7 +316,7 @@ def conditioned_on_labels(splits: Splits) -> Splits:
         name: replace(split, condition=one_hot(labels[name], len(names)).float())
         for name, split in splits.named()
     }
-    return Splits(contract=contract, **made)
+    return Splits(contract=contract, block=splits.block, **made)
 
 
 def class_condition(which: int | str, contract: Contract) -> Tensor:

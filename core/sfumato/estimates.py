@@ -7,8 +7,9 @@ that draw from torch's global generator instead depend on it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
     from sfumato.interfaces import Code, Scope
     from sfumato.model import Model
 
+
+class Scopes(Protocol):
+    """Items in runs of some: a :class:`Scope` of them all, or what makes scopes of items in files."""
+
+    def chunks(self, rows: int) -> Iterator[tuple[int, Scope]]:
+        """Scopes of so many items, each with the index of its first."""
+        ...
+
+
 ROWS = 1024
 BLOCK = 50
 """Samples of an item that are drawn together: part of its keyed stream, so never a matter of memory."""
 
 
-def terms(model: Model, scope: Scope, samples: int, seed: int) -> dict[str, Tensor]:
+def terms(model: Model, scope: Scopes, samples: int, seed: int) -> dict[str, Tensor]:
     """``reconstruction`` and, where they are defined, ``kl`` and ``elbo``, each ``(B,)`` nats."""
     found: list[dict[str, Tensor]] = []
     for first, chunk in scope.chunks(max(1, ROWS // samples)):
@@ -40,7 +50,7 @@ def terms(model: Model, scope: Scope, samples: int, seed: int) -> dict[str, Tens
 
 
 def importance(
-    model: Model, scope: Scope, samples: int, rows: int, seed: int
+    model: Model, scope: Scopes, samples: int, rows: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Importance-weighted estimates of the log-evidence, ``(B,)`` nats, ``rows`` decoded at once.
 
@@ -71,7 +81,7 @@ def _weighed(
     return log_px, (2 * total - squares).exp().clamp(1, samples)
 
 
-def codes(model: Model, scope: Scope, seed: int) -> list[Code]:
+def codes(model: Model, scope: Scopes, seed: int) -> list[Code]:
     """``q(z|x)`` of every item, in runs of :data:`ROWS`; draws have keyed noise of each item's own."""
     found = []
     for first, chunk in scope.chunks(ROWS):

@@ -155,7 +155,11 @@ class Scope:
 
 @runtime_checkable
 class Code(Protocol):
-    """What inference yields for ``B`` items: a density ``q(z|x)``, or points."""
+    """What inference yields for ``B`` items: a density ``q(z|x)``, or points.
+
+    One with a ``dist`` may also have ``draw(k) -> z``: then its density is computed where a loss
+    asks for it.
+    """
 
     @property
     def mode(self) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
+from torch.distributions.constraints import Constraint
 
 from sfumato import estimates, inputs
 from sfumato.data import Contract, from_numpy, mask_of, visible
@@ -307,7 +308,8 @@ class Model(nn.Module):
             out.objective = out.objective + term
             out.terms[name] = term
         if pass_.has_density:
-            out.terms["elbo"] = (pass_.log_px.mean(0) - pass_.kl()).detach()
+            # Of the values alone: nobody derives it.
+            out.terms["elbo"] = pass_.log_px.detach().mean(0) - pass_.kl().detach()
         return out
 
     def run(self, scope: Scope, samples: int) -> Pass:
@@ -367,11 +369,16 @@ class Model(nn.Module):
         """
         if scope.x is None:
             return
-        z = torch.zeros(1, *self.plan.z_shape, device=self.device, dtype=self.dtype)
-        support = self.unreduced(z, replace(scope.at(slice(0, 1)), source=None)).support
-        likelihood = self.spec.model.likelihood
+        support, likelihood = self.support(scope), self.spec.model.likelihood
         if support is not None:
             inputs.check_support(scope, support, likelihood.type if likelihood else "?", first)
+
+    def support(self, scope: Scope) -> Constraint | None:
+        """Where the likelihood has a density; None where it does not say."""
+        z = torch.zeros(1, *self.plan.z_shape, device=self.device, dtype=self.dtype)
+        p_x = self.unreduced(z, replace(scope.at(slice(0, 1)), source=None))
+        support: Constraint | None = p_x.support
+        return support
 
     # ---- inside ---------------------------------------------------------------------------------
 

@@ -27,6 +27,15 @@ class LossOut:
     ) -> None:
         self.objective, self.critic, self.terms = objective, critic, terms
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What :meth:`summed` sums."""
+        return (*self.terms, "objective")
+
+    def summed(self) -> Tensor:
+        """The sum over items of every term, and of the objective last; without gradients."""
+        return torch.stack([*self.terms.values(), self.objective]).detach().sum(1)
+
 
 class Pass:
     """One forward pass, handed to the loss. A term is computed when it is asked for, and once.
@@ -49,7 +58,12 @@ class Pass:
         likelihood: Callable[[Tensor, Scope], Distribution],
     ) -> None:
         self.q_z, self.scope = q_z, scope
-        self.z, self._log_q = q_z.rsample(samples)
+        self.z: Tensor
+        self._log_q: Tensor | None = None
+        if q_z.dist is not None and hasattr(q_z, "draw"):
+            self.z = q_z.draw(samples)
+        else:
+            self.z, self._log_q = q_z.rsample(samples)
         self._prior, self._likelihood = prior, likelihood
         # Not functools.cached_property: on 3.11 it takes a lock, which breaks torch.compile.
         self._made: dict[str, Tensor | Distribution] = {}
@@ -94,6 +108,9 @@ class Pass:
     @property
     def log_q(self) -> Tensor:
         r""":math:`\log q(z \mid x)`, ``(K, B)``; refused for a point."""
+        if self._log_q is None and self.q_z.dist is not None:
+            log_q: Tensor = self.q_z.dist.log_prob(self.z)
+            self._log_q = log_q
         if self._log_q is None:
             msg = "the loss needs a density q(z|x), and the posterior yields a point"
             raise NoDensityError(msg, hint='use posterior "gaussian", or loss "reconstruction"')
@@ -102,7 +119,7 @@ class Pass:
     @property
     def has_density(self) -> bool:
         """Whether :attr:`log_q` is defined."""
-        return self._log_q is not None
+        return self._log_q is not None or self.q_z.dist is not None
 
     def kl(self) -> Tensor:
         r""":math:`\mathrm{KL}(q(z \mid x) \,\|\, p(z))`, ``(B,)``: closed form, or else sampled."""
@@ -112,13 +129,12 @@ class Pass:
         return made
 
     def _divergence(self) -> Tensor:
-        log_q = self.log_q
         if self.q_z.dist is not None:
             try:
                 return kl_divergence(self.q_z.dist, self.p_z)
             except NotImplementedError:
                 pass
-        return (log_q - self.log_p).mean(0)
+        return (self.log_q - self.log_p).mean(0)
 
 
 def _data(scope: Scope) -> Tensor:

@@ -105,6 +105,7 @@ class BatchNoise:
         step: Step of the run.
         rows: The rows of the logical batch that this pass holds; all of them by default.
         total: How many rows the logical batch has; what is asked for by default.
+        generator: One of the device to use, whatever its state; a new one by default.
     """
 
     def __init__(
@@ -117,8 +118,10 @@ class BatchNoise:
         *,
         rows: slice = slice(None),
         total: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
-        self._generator = keyed_generator(device, seed, purpose, step)
+        made = torch.Generator(device) if generator is None else generator
+        self._generator = made.manual_seed(key(seed, purpose, step))
         self._dtype, self._rows, self._total = dtype, rows, total
 
     def __call__(self, shape: Sequence[int]) -> Tensor:

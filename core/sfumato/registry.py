@@ -166,6 +166,16 @@ class Registry:
         self._denied.add(name)
         self._installed = None
 
+    @property
+    def allowed(self) -> str:
+        """What is allowed, as ``SFUMATO_PLUGINS`` writes it."""
+        return self._allow
+
+    @property
+    def denied(self) -> tuple[str, ...]:
+        """The distributions that are left out by :meth:`deny`."""
+        return tuple(sorted(self._denied))
+
     def allows(self, distribution: str) -> bool:
         """Whether the parts of a distribution may be used."""
         if distribution == PROJECT:

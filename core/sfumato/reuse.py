@@ -14,10 +14,10 @@ from sfumato.errors import ArtifactError, DataError, SfumatoError
 from sfumato.model import Model
 from sfumato.plan import Plan
 from sfumato.registry import LOCAL, Registry, registry
-from sfumato.run import Json, check_one_run, environment, read_about, read_metrics
+from sfumato.run import Json, Run, check_one_run, environment, read_about, read_metrics
 from sfumato.spec import Spec
 
-_ALIKE = ("sfumato", "torch", "python", "device", "device_name", "threads")
+_ALIKE = ("sfumato", "torch", "python", "device", "device_name", "threads", "linear")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,13 @@ class Trained:
     peak_memory: int | None
     warnings: tuple[str, ...]
     reused: bool = False
+
+    @classmethod
+    def of(cls, run: Run) -> Trained:
+        """A run that was trained now."""
+        return cls(
+            run.model, run.metrics, run.kept_epoch, run.seconds, run.peak_memory, run.warnings
+        )
 
 
 def finished(path: Path, device: str | torch.device, parts: Registry = registry) -> Trained:

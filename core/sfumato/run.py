@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from sfumato import kernels
 from sfumato.artifact import MAX_HEADER, WEIGHTS, refuse_missing
 from sfumato.artifact import save as save_model
 from sfumato.data import Splits, fingerprint
@@ -138,7 +139,7 @@ class RunFolder:
 
 
 def environment(device: torch.device) -> Json:
-    """Versions, platform, device and threads: what a figure may depend on besides its spec."""
+    """Versions, platform, device, threads and products: what a figure may depend on besides its spec."""
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
         "sfumato": own_version(),
@@ -148,6 +149,7 @@ def environment(device: torch.device) -> Json:
         "device": str(device),
         "device_name": named,
         "threads": torch.get_num_threads(),
+        "linear": kernels.chosen() if device.type == "cpu" else kernels.TORCH,
     }
 
 

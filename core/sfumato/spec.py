@@ -56,6 +56,8 @@ class TrainingSpec(_Frozen):
         epochs: Passes over the training items; 100 if neither this nor ``steps`` is given.
         steps: Optimiser steps, instead of epochs.
         batch_size: Items a step; a last smaller batch is used too.
+        accumulate: How many parts a batch is computed in, one after another, to save memory; the
+            update is that of the whole batch but for rounding, if the loss is a mean over items.
         optimizer: ``adam``, ``adamw`` or ``sgd`` with torch's options.
         schedule: Learning-rate schedule, or None.
         clip_norm: Greatest norm of the gradient, or None.
@@ -64,12 +66,15 @@ class TrainingSpec(_Frozen):
             the ``last``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``float32``, ``float64`` or ``bf16`` (autocast; weights stay float32).
+        compile: Whether steps are compiled, on CUDA into one graph; ``auto``: where the run is
+            long enough to gain by it.
         seed: Seed of weights, order and noise.
     """
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] = 128
+    accumulate: Annotated[int, Field(ge=1)] = 1
     optimizer: SerializeAsAny[Part]
     schedule: SerializeAsAny[Part] | None = None
     clip_norm: Annotated[float, Field(gt=0)] | None = None
@@ -77,6 +82,7 @@ class TrainingSpec(_Frozen):
     keep: Literal["best", "last"] = "best"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$(?!\n)")] = "auto"
     precision: Literal["float32", "float64", "bf16"] = "float32"
+    compile: bool | Literal["auto"] = False
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
 
     @model_validator(mode="before")

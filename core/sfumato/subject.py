@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from sfumato.inputs import check_positive
 from sfumato.interfaces import Code, Features, Sampler, Scope
 from sfumato.model import Model
 from sfumato.randomness import key, keyed_global, permuted
+from sfumato.stored import Stored
 
 T = TypeVar("T")
 Of = Literal["split", "train", "generated"]
@@ -75,9 +77,13 @@ class Subject:
     @torch.no_grad()
     def terms(self) -> dict[str, Tensor]:
         """The ELBO and its terms, each ``(n,)`` nats; see :meth:`Model.terms`."""
-        return self.once(
-            "terms", lambda: self.model.terms(self.split.x, seed=self.seed, **_given(self.split))
-        )
+
+        def make() -> dict[str, Tensor]:
+            scope = self._scope("split", check=True)
+            with self.model.evaluating():
+                return estimates.terms(self.model, scope, 1, self.seed)
+
+        return self.once("terms", make)
 
     @torch.no_grad()
     def likelihood(self, samples: int) -> tuple[Tensor, Tensor]:
@@ -91,9 +97,8 @@ class Subject:
         model.need_density("log p(x)")
 
         def make() -> tuple[Tensor, Tensor]:
-            scope = self._scope("split")
+            scope = self._scope("split", check=True)
             with model.evaluating():
-                model.check_support(scope)
                 return estimates.importance(model, scope, samples, estimates.ROWS, self.seed)
 
         return self.once(("likelihood", samples), make)
@@ -200,9 +205,33 @@ class Subject:
         found: T = self._made[what]
         return found
 
-    def _scope(self, of: Literal["split", "train"]) -> Scope:
-        items = self.items(of)
-        return self.model.scope(items.x, items.condition, items.mask)
+    def _scope(self, of: Literal["split", "train"], *, check: bool = False) -> estimates.Scopes:
+        """The items of one side; checked, if they are to be scored, to be such as the likelihood can."""
+        items, model = self.items(of), self.model
+        if isinstance(items.x, Stored):
+            return _Streamed(model, items, check)
+        scope = model.scope(items.x, items.condition, items.mask)
+        if check:
+            with model.evaluating():
+                model.check_support(scope)
+        return scope
+
+
+@dataclass(frozen=True)
+class _Streamed:
+    """Items that lie in files, some of them on the device at a time."""
+
+    model: Model
+    items: Split
+    check: bool
+
+    def chunks(self, rows: int) -> Iterator[tuple[int, Scope]]:
+        for first in range(0, len(self.items), rows):
+            some = self.items.take(slice(first, first + rows))
+            scope = self.model.scope(some.x, some.condition, some.mask)
+            if self.check:
+                self.model.check_support(scope, first)
+            yield first, scope
 
 
 def _given(split: Split) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.batches import Batch, Batches, chunks
+from sfumato.batches import Batches, chunks
 from sfumato.data import Splits
 from sfumato.devices import is_out_of_memory
 from sfumato.errors import NonFiniteError, OutOfMemoryError
@@ -21,13 +21,9 @@ from sfumato.model import Model
 from sfumato.passes import LossOut
 from sfumato.randomness import BatchNoise, keyed_global, seed_global
 from sfumato.run import Json, Run, RunFolder
-from sfumato.updates import Updates
+from sfumato.step import SLOWER, Step, Sums
 
 Progress = Callable[[Json], None]
-_UNSCALED = "nothing was learned yet: scale the data, or give the likelihood a larger sigma"
-_SLOWER = "lower the learning rate (training.optimizer.lr) or set training.clip_norm"
-
-
 _WARM = 3
 
 
@@ -43,6 +39,14 @@ class Trainer:
         folder: Where the run is kept.
         hooks: Who wants to know.
         progress: Called with each epoch's line.
+
+    Attributes:
+        model: Its model.
+        batches: Its batches.
+        epochs: How many there are, if patience does not run out.
+        steps: How many steps they have.
+        sharing: How many trainings the time is spent on, if they are one computation.
+        stepping: How steps are taken, where somebody else takes them.
     """
 
     def __init__(
@@ -53,71 +57,64 @@ class Trainer:
         hooks: Hooks,
         progress: Progress | None = None,
     ) -> None:
-        self._model, self._splits, self._folder = model, splits, folder
+        self.model, self._splits, self._folder = model, splits, folder
         self._hooks, self._progress = hooks, progress
         self._spec = model.spec.training
         self._seed, self._device = self._spec.seed, model.device
-        self._batches = Batches(
+        self.batches = Batches(
             splits.train,
             splits.contract,
             model.device,
             model.dtype,
             self._spec.batch_size,
             self._seed,
+            block=splits.block,
         )
-        per_epoch = self._batches.per_epoch
-        self._steps = self._spec.steps or (self._spec.epochs or 1) * per_epoch
-        self._epochs = -(-self._steps // per_epoch)
-        self._updates = Updates(model, self._steps)
+        per_epoch = self.batches.per_epoch
+        self.steps = self._spec.steps or (self._spec.epochs or 1) * per_epoch
+        self.epochs = -(-self.steps // per_epoch)
+        self._step = Step(model, self.steps)
         self._best, self._kept = float("inf"), 0
         self._best_weights: dict[str, Tensor] | None = None
         self._history: list[Json] = []
         self._memory = PeakMemory(model.device)
-        self._listening = 0.0
+        self._listening, self._began, self.sharing = 0.0, 0.0, 1
+        self.stepping = ""
 
     def run(self) -> Run:
         """Train to the end, or until patience runs out."""
-        model, began = self._model, time.perf_counter()
-        self._folder.start(model.spec, model, self._splits)
-        self._tell("run_started", run=self._folder.path, spec=model.spec.to_json())
+        self.begin()
         try:
             with keyed_global(self._device, self._seed, "run"):
-                self._fit_likelihood(0)
-                for epoch in range(self._epochs):
-                    self._epoch(epoch, began)
-                    if self._out_of_patience(epoch + 1):
+                self.prepare()
+                for epoch in range(self.epochs):
+                    self.ended(epoch, *self._pass_over_batches(epoch))
+                    if self.out_of_patience(epoch + 1):
                         break
-        except KeyboardInterrupt:
-            self._stop("interrupted", began)
+        except BaseException as error:
+            self.stop(error)
             raise
-        except Exception as error:
-            self._stop("failed", began, error=str(error))
-            if not is_out_of_memory(error):
-                raise
-            hint = f"try --set training.batch_size={max(1, self._spec.batch_size // 2)}"
-            msg = f"{self._device} has too little memory for a batch of {self._spec.batch_size}"
-            raise OutOfMemoryError(msg, hint=hint) from error
-        return self._finish(began)
+        return self.finish()
 
     def seconds_a_step(self, steps: int) -> float:
         """How long a step takes, its share of fitting a likelihood included; the model is spoilt by it."""
         with keyed_global(self._device, self._seed, "run"):
-            warm = min(_WARM, self._steps - 1)
+            warm = min(_WARM, self.steps - 1)
             self._take(warm)
             began = time.perf_counter()
             # A schedule refuses more steps than it was made for.
-            steps = min(steps, self._steps - warm)
+            steps = min(steps, self.steps - warm)
             self._take(steps)
             taken = (time.perf_counter() - began) / steps
             began = time.perf_counter()
             self._fit_likelihood(1)
-            return taken + (time.perf_counter() - began) / self._batches.per_epoch
+            return taken + (time.perf_counter() - began) / self.batches.per_epoch
 
     def _take(self, steps: int) -> None:
-        model, taken = self._model.train(), 0
+        model, taken = self.model.train(), 0
         model.autocast = self._spec.precision == "bf16"
         while taken < steps:
-            for step, batch in self._batches.epoch(0):
+            for step, batch in self.batches.epoch(0):
                 if taken == steps:
                     break
                 self._step(step, batch)
@@ -133,31 +130,50 @@ class Trainer:
         self._hooks.call(hook, **arguments)
         self._listening += time.perf_counter() - began
 
-    def _since(self, began: float) -> float:
-        return time.perf_counter() - began - self._listening
+    def _since(self) -> float:
+        return (time.perf_counter() - self._began - self._listening) / self.sharing
 
-    # ---- one epoch ------------------------------------------------------------------------------
+    # ---- in order: begin, prepare, ended an epoch, then finish or stop -----------------------------
 
-    def _epoch(self, epoch: int, began: float) -> None:
-        train, step = self._pass_over_batches(epoch)
+    def begin(self) -> None:
+        """Open the folder, and tell who listens."""
+        self._began = time.perf_counter()
+        self._folder.start(self.model.spec, self.model, self._splits)
+        self._tell("run_started", run=self._folder.path, spec=self.model.spec.to_json())
+
+    def prepare(self) -> None:
+        """Let the likelihood choose its scale before the first step."""
+        self._fit_likelihood(0)
+
+    def ended(
+        self, epoch: int, train: dict[str, float], step: int, rate: float | None = None
+    ) -> None:
+        """Close an epoch whose batches were passed over: validate, keep, tell.
+
+        Args:
+            epoch: Its number, from 0.
+            train: Means of the terms over its items.
+            step: Steps taken so far.
+            rate: The learning rate, where somebody else takes the steps.
+        """
         self._fit_likelihood(epoch + 1)
         line: Json = {
             "epoch": epoch + 1,
             "step": step,
-            "seconds": round(self._since(began), 4),
-            "lr": self._updates.rate,
+            "seconds": round(self._since(), 4),
+            "lr": self._step.rate if rate is None else rate,
             "train": train,
         }
         if self._splits.valid is not None:
             line["valid"] = self._validate(epoch)
         line["parts"] = {
             f"{name}.{figure}": float(value)
-            for name, part in self._model.named_children()
+            for name, part in self.model.named_children()
             for figure, value in report(part).items()
         }
         for name, value in line["parts"].items():
             if not math.isfinite(value):
-                raise NonFiniteError(f"epoch {epoch + 1}: {name} is {value}", hint=_SLOWER)
+                raise NonFiniteError(f"epoch {epoch + 1}: {name} is {value}", hint=SLOWER)
         self._history.append(line)
         self._folder.epoch(line)
         self._keep_if_best(line, epoch + 1)
@@ -168,51 +184,49 @@ class Trainer:
             self._checkpoint()
 
     def _pass_over_batches(self, epoch: int) -> tuple[dict[str, float], int]:
-        model, mean, done = self._model.train(), _Mean(), 0
+        model, mean, done = self.model.train(), _Mean(), 0
         model.autocast = self._spec.precision == "bf16"
-        for step, batch in self._batches.epoch(epoch):
-            if step == self._steps:
+        for step, batch in self.batches.epoch(epoch):
+            if step == self.steps:
                 break
-            out = self._step(step, batch)
-            mean.add(out, len(batch))
+            mean.add(self._step(step, batch), len(batch))
             done = step + 1
+        self._check(epoch)
         model.autocast = False
         model.eval()
         return mean.read(f"epoch {epoch + 1}"), done
 
-    def _step(self, step: int, batch: Batch) -> LossOut:
-        seed_global(self._device, self._seed, "step", step)
-        noise = BatchNoise(self._device, self._model.dtype, self._seed, "noise", step)
-        out: LossOut = self._model(batch.scope(step, noise))
-        objective = out.objective.mean()
-        if not torch.isfinite(objective):
-            raise _non_finite(out, step)
-        self._updates.step(objective, out)
-        return out
+    def _check(self, epoch: int) -> None:
+        """Raise a :class:`NonFiniteError` for a step of the epoch that was found bad late."""
+        failed = self._step.failed()
+        for step, batch in () if failed is None else self.batches.epoch(epoch):
+            if step == failed:
+                raise self._step.explained(step, batch)
 
     @torch.no_grad()
     def _validate(self, epoch: int) -> dict[str, float]:
         """The objective that the run ends with, so that epochs of a schedule can be compared."""
-        mean, splits, model = _Mean(), self._splits, self._model
+        mean, splits, model = _Mean(), self._splits, self.model
         for first, batch in chunks(
-            splits.get("valid"), splits.contract, self._device, model.dtype
+            splits.get("valid"), splits.contract, self._device, model.dtype, block=splits.block
         ):
             seed_global(self._device, self._seed, "valid/global", first)
             noise = BatchNoise(self._device, model.dtype, self._seed, "valid", first)
-            mean.add(model(batch.scope(self._steps, noise)), len(batch))
+            out: LossOut = model(batch.scope(self.steps, noise))
+            mean.add((out.names, out.summed()), len(batch))
         return mean.read(f"validation after epoch {epoch + 1}")
 
     @torch.no_grad()
     def _fit_likelihood(self, epoch: int) -> None:
-        fit = getattr(self._model.likelihood, "fit", None)
+        fit = getattr(self.model.likelihood, "fit", None)
         if fit is not None:
             fit(self._decoded(epoch), epoch)
 
     def _decoded(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        model = self._model.eval()
-        for first, batch in self._batches.in_order(epoch):
+        model = self.model.eval()
+        for first, batch in self.batches.in_order(epoch):
             noise = BatchNoise(self._device, model.dtype, self._seed, f"fit/{epoch}", first)
-            scope = batch.scope(self._steps, noise)
+            scope = batch.scope(self.steps, noise)
             z = model.infer(scope).rsample(1)[0][0]
             yield model.parameters_of(z, scope), batch.x, batch.mask
 
@@ -223,15 +237,16 @@ class Trainer:
             self._kept = epoch
         elif line["valid"]["objective"] < self._best:
             self._best, self._kept = line["valid"]["objective"], epoch
-            state = self._model.state_dict()
+            state = self.model.state_dict()
             self._best_weights = {name: t.detach().clone() for name, t in state.items()}
 
-    def _out_of_patience(self, epoch: int) -> bool:
+    def out_of_patience(self, epoch: int) -> bool:
+        """Whether the validation objective has not improved for as many epochs as the spec allows."""
         patience = self._spec.patience
         return patience is not None and epoch - self._kept >= patience
 
     def _cut_schedule(self) -> list[str]:
-        wanted, taken = getattr(self._model.loss, "schedule_steps", 0), self._history[-1]["step"]
+        wanted, taken = getattr(self.model.loss, "schedule_steps", 0), self._history[-1]["step"]
         if wanted <= taken:
             return []
         return [
@@ -240,24 +255,41 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         """Write the last weights and the best ones."""
-        self._folder.checkpoint("last", self._model)
+        self._folder.checkpoint("last", self.model)
         if self._best_weights is not None:
-            last = {name: t.detach().clone() for name, t in self._model.state_dict().items()}
-            self._model.load_state_dict(self._best_weights)
-            self._folder.checkpoint("best", self._model)
-            self._model.load_state_dict(last)
+            last = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+            self.model.load_state_dict(self._best_weights)
+            self._folder.checkpoint("best", self.model)
+            self.model.load_state_dict(last)
 
-    def _stop(self, status: str, began: float, **facts: Any) -> None:
-        self._model.autocast = False
-        self._model.eval()
+    def stop(self, error: BaseException) -> None:
+        """Save what there is when something ends the run.
+
+        Raises:
+            OutOfMemoryError: That is what ended it.
+        """
+        self.model.autocast = False
+        self.model.eval()
         self._checkpoint()
-        seconds = round(self._since(began), 4)
-        self._folder.finish(status, seconds=seconds, epochs=len(self._history), **facts)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        status = "interrupted" if interrupted else "failed"
+        why = {} if interrupted else {"error": str(error)}
+        seconds = round(self._since(), 4)
+        self._folder.finish(status, seconds=seconds, epochs=len(self._history), **why)
         self._tell("run_finished", run=self._folder.path, status=status)
+        if is_out_of_memory(error):
+            hint = f"try --set training.batch_size={max(1, self._spec.batch_size // 2)}"
+            msg = f"{self._device} has too little memory for a batch of {self._spec.batch_size}"
+            raise OutOfMemoryError(msg, hint=hint) from error
 
-    def _finish(self, began: float) -> Run:
-        model, path = self._model, self._folder.path
-        seconds, peak = self._since(began), self._memory.read()
+    def finish(self) -> Run:
+        """Keep the weights of the epoch that is kept, and write them.
+
+        Raises:
+            NonFiniteError: They are not finite.
+        """
+        model, path = self.model, self._folder.path
+        seconds, peak = self._since(), self._memory.read()
         self._checkpoint()
         if self._spec.keep == "best" and self._best_weights is not None:
             model.load_state_dict(self._best_weights)
@@ -265,9 +297,10 @@ class Trainer:
             self._kept = len(self._history)
         broken = [n for n, t in model.state_dict().items() if not bool(t.isfinite().all())]
         if broken:
-            self._stop("failed", began, error=f"{broken[0]} is not finite")
             msg = f"after the last step {broken[0]} is not finite ({len(broken)} tensors)"
-            raise NonFiniteError(msg, hint=_SLOWER)
+            error = NonFiniteError(msg, hint=SLOWER)
+            self.stop(error)
+            raise error
         self._folder.result(model)
         said = (*self._cut_schedule(), *(w for part in model.children() for w in warnings(part)))
         self._folder.finish(
@@ -275,6 +308,7 @@ class Trainer:
             seconds=round(seconds, 4),
             epochs=len(self._history),
             steps=self._history[-1]["step"],
+            stepping=self.stepping or self._step.how,
             kept_epoch=self._kept,
             warnings=said,
             peak_memory=peak,
@@ -289,28 +323,25 @@ class _Mean:
     """Means of terms over items, summed on the device and read once."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        # Of each set of names: what terms a loss reports may change with its step.
+        self._sums: dict[tuple[str, ...], Tensor] = {}
         self._items = 0
 
-    def add(self, out: LossOut, items: int) -> None:
-        for name, term in {**out.terms, "objective": out.objective}.items():
-            total = term.detach().sum()
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
+    def add(self, found: Sums, items: int) -> None:
+        names, sums = found
+        # A copy, for a graph sums the next batch in the same place.
+        known = self._sums.get(names)
+        self._sums[names] = sums.clone() if known is None else known + sums
         self._items += items
 
     def read(self, when: str) -> dict[str, float]:
-        means = {name: float(total) / self._items for name, total in self._sums.items()}
+        totals: dict[str, float] = {}
+        for names, sums in self._sums.items():
+            for name, total in zip(names, sums.tolist(), strict=True):
+                totals[name] = totals.get(name, 0.0) + total
+        means = {name: total / self._items for name, total in totals.items()}
         for name, value in means.items():
             if not math.isfinite(value):
                 msg = f"{when}: the mean of {name} is {value}"
-                raise NonFiniteError(msg, hint=_SLOWER)
+                raise NonFiniteError(msg, hint=SLOWER)
         return means
-
-
-def _non_finite(out: LossOut, step: int) -> NonFiniteError:
-    for name, term in {**out.terms, "objective": out.objective}.items():
-        bad = int((~torch.isfinite(term)).sum())
-        if bad:
-            msg = f"step {step + 1}: {name} is not finite for {bad} of {len(term)} items"
-            return NonFiniteError(msg, hint=_SLOWER if step else _UNSCALED)
-    return NonFiniteError(f"step {step + 1}: the objective is not finite")

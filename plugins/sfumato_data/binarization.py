@@ -55,7 +55,7 @@ def binarized(splits: Splits, how: Binarize) -> Splits:
         for name, split in splits.named()
     }
     contract = splits.contract.model_copy(update={"support": "binary", "scale": 1.0, "shift": 0.0})
-    return Splits(contract=contract, **made)
+    return Splits(contract=contract, block=splits.block, **made)
 
 
 def _black_and_white(split: Split, contract: Contract, how: Binarize, name: str) -> Tensor:

@@ -104,7 +104,8 @@ def assembled(
         condition_dim=widths.get("train", 0),
         classes=class_names(torch.cat(labels)) if labels else (),
     )
-    made = binarized(Splits(contract=contract, **splits), binarize)
+    made = Splits(train, contract, splits.get("valid"), splits.get("test"))
+    made = binarized(made, binarize)
     return conditioned_on_labels(made) if condition == "label" else made
 
 
@@ -179,14 +180,15 @@ def _split(columns: Columns, values: Values, x: Array) -> Split:
     label = columns.get("label")
     return Split(
         x=_tensor(x),
-        label=None if label is None else _labels(label),
+        label=None if label is None else labels_of(label),
         condition=_rows(columns.get("condition")),
         mask=None if values.counts is None else _tensor(values.counts),
         factors=_rows(columns.get("factors")),
     )
 
 
-def _labels(label: Column) -> Tensor:
+def labels_of(label: Column) -> Tensor:
+    """Class numbers ``(n,)``, or a :class:`DataError` that says why they are none."""
     values = label.values
     if values.ndim != 1 or values.dtype.kind not in "biu":
         msg = (

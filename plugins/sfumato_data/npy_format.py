@@ -1,4 +1,4 @@
-"""Reading one array in NumPy's ``.npy`` format, whole and checked, never by unpickling.
+"""Reading one array in NumPy's ``.npy`` format, checked, never by unpickling.
 
 The header is checked before any memory is asked for: a numeric type, and a size that agrees with
 the bytes that are there.
@@ -49,6 +49,30 @@ def read_npy(stream: IO[bytes], size: int, where: str) -> Array:
         DataError: The stream is not of this format, is damaged, or holds anything but real
             numbers.
     """
+    shape, fortran, dtype = read_header(stream, size, where)
+    content = read_exactly(stream, math.prod(shape) * dtype.itemsize, where)
+    flat: Array = np.frombuffer(content, dtype)
+    array: Array = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
+    return np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(shape)
+
+
+def read_header(
+    stream: IO[bytes], size: int, where: str
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read what stands before the values, and leave ``stream`` at the first of them.
+
+    Args:
+        stream: A binary stream at the beginning of the format.
+        size: Bytes that the stream should hold.
+        where: What errors call it.
+
+    Returns:
+        Shape, whether the first axis runs fastest, and type.
+
+    Raises:
+        DataError: The stream is not of this format, is damaged, or holds anything but real
+            numbers.
+    """
     shape, fortran, dtype = _header(stream, where)
     if dtype.hasobject:
         msg = f"{where} holds pickled Python objects, which are never loaded"
@@ -63,14 +87,10 @@ def read_npy(stream: IO[bytes], size: int, where: str) -> Array:
     if promised != there:
         what = f"its header promises {promised:,} bytes for shape {shape}, and {there:,} follow"
         raise damaged(where, what)
-    content = read_exactly(stream, promised, where)
-    flat: Array = np.frombuffer(content, dtype)
-    array: Array = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-    return np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(shape)
+    return shape, fortran, dtype
 
 
 def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether the first axis runs fastest, and type."""
     try:
         version = npy.read_magic(stream)
     except ValueError as error:

@@ -99,7 +99,7 @@ def sprites(
     contract = Contract(
         shape=(1, _SIDE, _SIDE), support="binary", classes=CLASSES, factors=FACTORS
     )
-    splits = Splits(contract=contract, **made)
+    splits = Splits(made["train"], contract, made.get("valid"), made.get("test"))
     return conditioned_on_labels(splits) if condition == "label" else splits
 
 

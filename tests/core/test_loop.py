@@ -78,8 +78,9 @@ def test_a_left_over_item_joins_the_batch_before_it(n: int, sizes: list[int]) ->
 def test_means_are_over_items_not_over_batches() -> None:
     """A short last batch weighs as much as its items."""
     mean = _Mean()
-    mean.add(LossOut(torch.tensor([1.0, 2.0, 3.0])), 3)
-    mean.add(LossOut(torch.tensor([10.0])), 1)
+    for batch in ([1.0, 2.0, 3.0], [10.0]):
+        out = LossOut(torch.tensor(batch))
+        mean.add((out.names, out.summed()), len(batch))
     assert mean.read("now") == {"objective": 4.0}
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import click
 
+from sfumato.allocator import keep_blocks
 from sfumato.cli import options, trust
 from sfumato.errors import PluginError, SfumatoError
 from sfumato.registry import Entry, own_commands, registry
@@ -125,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
+    keep_blocks()
     try:
         # These may stand anywhere: who looks for a traceback repeats a command and appends --debug.
         rest = trust.apply([a for a in arguments if a != "--debug"])

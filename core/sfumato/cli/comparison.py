@@ -46,6 +46,10 @@ _NONE = "none"
               help="A further column for models without a density, such as ae; none: no column.")  # fmt: skip
 @options.sets()
 @options.device()
+@click.option("--workers", type=click.IntRange(min=1), default=None, metavar="N",
+              help="Processes that train at once, on the CPU; default: one per core.")  # fmt: skip
+@click.option("--stack/--no-stack", default=None,
+              help="Train runs that differ in numbers alone as one model; default: on CUDA.")  # fmt: skip
 @options.tracker()
 @click.option("--report", default="html", show_default=True,
               help="Name of a report; see: sfumato list report.")  # fmt: skip
@@ -65,10 +69,12 @@ def compare(
     ex_post: str,
     overrides: tuple[str, ...],
     device: str | None,
+    workers: int | None,
     trackers: tuple[str, ...],
     report: str,
     choices: tuple[str, ...],
     *,
+    stack: bool | None,
     force: bool,
     quiet: bool,
     as_json: bool,
@@ -103,6 +109,8 @@ def compare(
             trackers=[chosen[name] for name in trackers],
             report=chosen[report],
             progress=told,
+            workers=workers,
+            stack=stack,
         )
     if as_json:
         options.print_json(made.to_json())

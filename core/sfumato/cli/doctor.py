@@ -20,8 +20,8 @@ from sfumato.registry import PROJECT, own_version, registry
 _PACKAGES = ("torch", "numpy", "pydantic", "pluggy", "safetensors", "packaging", "click", "rich",
              "jinja2", "pillow")  # fmt: skip
 _TIMED = ("sfumato", "sfumato.cli", "pydantic", "torch", "sfumato.assembly")
-_VARIABLES = ("SFUMATO_PLUGINS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
-              "PYTORCH_CUDA_ALLOC_CONF", "PYTHONHASHSEED")  # fmt: skip
+_VARIABLES = ("SFUMATO_PLUGINS", "SFUMATO_WORKERS", "SFUMATO_LINEAR", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+              "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF", "PYTHONHASHSEED")  # fmt: skip
 _TIME = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 
 

@@ -24,7 +24,7 @@ class Progress:
     def __init__(self, epochs: int, *, verbose: bool) -> None:
         self._epochs, self._verbose = epochs, verbose
         self._bar: Any = None
-        self._told: tuple[str, int] | None = None
+        self._told: set[tuple[str, int]] = set()  # runs may go on at once
 
     def epoch(self, line: Json, name: str = "", seed: int = 0) -> None:
         """An epoch has ended."""
@@ -37,8 +37,8 @@ class Progress:
         elif self._verbose:
             train = ", ".join(f"{k} {number(v)}" for k, v in line["train"].items())
             say(f"epoch {line['epoch']}: {train}; {where} objective {objective}", err=True)
-        elif self._told != (name, seed):
-            self._told = (name, seed)
+        elif (name, seed) not in self._told:
+            self._told.add((name, seed))
             say(f"training {name}, seed {seed}", err=True)
 
 

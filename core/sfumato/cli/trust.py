@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import click
 
-from sfumato.errors import PluginError, SfumatoError
+from sfumato.plugin_files import run_file
 from sfumato.registry import registry
 
 
@@ -24,7 +22,7 @@ def apply(arguments: list[str]) -> list[str]:
     for distribution in denied:
         registry.deny(distribution)
     for file in files:
-        _run(Path(file))
+        run_file(Path(file))
     return rest
 
 
@@ -47,24 +45,3 @@ def _values(option: str, arguments: list[str]) -> tuple[list[str], list[str]]:
             raise click.UsageError(msg)
         values.append(value)
     return values, rest
-
-
-def _run(file: Path) -> None:
-    """Run a file that registers parts. Its name stands for its module in provenance."""
-    spec = importlib.util.spec_from_file_location(file.name, file)
-    if file.suffix != ".py" or spec is None or spec.loader is None or not file.is_file():
-        msg = f"--plugin {file}: no such Python file"
-        raise PluginError(msg)
-    before = set(registry)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except SfumatoError:
-        raise
-    except (Exception, SystemExit) as error:
-        msg = f"--plugin {file} fails to run: {type(error).__name__}: {error}"
-        raise PluginError(msg) from error
-    if set(registry) == before:
-        msg = f"--plugin {file} registers no part"
-        raise PluginError(msg, hint='call sfumato.register("encoder", "name", part) in it')

@@ -8,6 +8,7 @@ from typing import Any
 
 from sfumato.data import Splits
 from sfumato.datasets import load_splits
+from sfumato.stored import Stored
 from sfumato.testing.bench import Bench, still_world
 from sfumato.testing.hosts import SMALL
 from sfumato.testing.observing import equal
@@ -28,7 +29,9 @@ def _columns(splits: Splits) -> dict[str, Any]:
     made: dict[str, Any] = {"contract": splits.contract.model_dump(mode="json")}
     for name, split in splits.named():
         for field in fields(split):
-            made[f"{name}.{field.name}"] = getattr(split, field.name)
+            column = getattr(split, field.name)
+            made[f"{name}.{field.name}"] = column.whole() if isinstance(column, Stored) else column
+        made[f"{name} lies in files"] = isinstance(split.x, Stored)
     return made
 
 
@@ -61,7 +64,7 @@ def trains(bench: Bench) -> None:
     few = {name: split.take(slice(0, _SHOWN)) for name, split in splits.named()}
     model = {"family": "vae", "latent_dim": 2, "encoder": SMALL, "decoder": SMALL}
     spec = {"model": model, "training": {"epochs": 1, "device": "cpu"}}
-    train(spec, Splits(contract=splits.contract, **few), parts=bench.alone)
+    train(spec, Splits(contract=splits.contract, block=splits.block, **few), parts=bench.alone)
 
 
 @rule("data", title="every option")

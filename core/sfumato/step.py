@@ -1,0 +1,149 @@
+"""One optimiser step: forward, backward, update. Inside it there are tensors and calls of modules alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from sfumato.batches import Batch
+from sfumato.compiled import Compiled, first_line, pays
+from sfumato.errors import NonFiniteError
+from sfumato.model import Model
+from sfumato.passes import LossOut
+from sfumato.randomness import BatchNoise, Noise, seed_global
+from sfumato.updates import Updates
+
+Sums = tuple[tuple[str, ...], Tensor]
+"""Names of terms, the objective last, and the sum of each over the items of a batch."""
+
+SLOWER = "lower the learning rate (training.optimizer.lr) or set training.clip_norm"
+_UNSCALED = "nothing was learned yet: scale the data, or give the likelihood a larger sigma"
+
+
+class Step:
+    """The steps of one training. Called with a step's number and its batch, it takes that step.
+
+    Args:
+        model: In training mode while steps are taken.
+        steps: How many there will be.
+    """
+
+    def __init__(self, model: Model, steps: int) -> None:
+        spec = model.spec.training
+        self._model, self._seed, self._device = model, spec.seed, model.device
+        self._parts, self._size = spec.accumulate, spec.batch_size
+        wanted = spec.compile
+        if wanted == "auto":
+            wanted = pays(model.plan.parameters, steps, self._size, model.device)
+        captured = bool(wanted) and model.device.type == "cuda"
+        self._updates = Updates(model, steps, captured=captured)
+        self._compiled: Compiled | None = None
+        if wanted:
+            self._compiled = Compiled(model, self._updates, list(self._rows(self._size)))
+        self._generator = torch.Generator(model.device)
+        self._names: tuple[str, ...] = ()
+
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        return self._updates.rate
+
+    @property
+    def how(self) -> str:
+        """How steps are taken: ``eager``; or ``compiled``, but for the first ones and odd batches."""
+        return "eager" if self._compiled is None else self._compiled.how
+
+    def __call__(self, number: int, batch: Batch) -> Sums:
+        """Take step ``number``.
+
+        Raises:
+            NonFiniteError: The objective is not finite, and no weight was changed. On CUDA
+                :meth:`check` tells.
+        """
+        seed_global(self._device, self._seed, "step", number)
+        sums = self._taken_compiled(number, batch)
+        if sums is None:
+            sums = self._taken_eagerly(number, batch)
+        self._updates.advance()
+        return self._names, sums
+
+    def _taken_eagerly(self, number: int, batch: Batch) -> Tensor:
+        total = len(batch)
+        sums: Tensor | None = None
+        for rows in self._rows(total):
+            out = self._passed(number, batch, rows)
+            objective = out.objective.sum() / total
+            if not self._updates.sound(objective, number):
+                raise non_finite(out, number)
+            critic = None if out.critic is None else out.critic.sum() / total
+            self._updates.add(objective, critic)
+            more = out.summed()
+            sums = more if sums is None else sums + more
+            self._names = out.names
+        self._updates.apply()
+        return cast("Tensor", sums)
+
+    def _rows(self, total: int) -> Iterator[slice]:
+        size = -(-total // self._parts)
+        return (slice(first, min(first + size, total)) for first in range(0, total, size))
+
+    def _passed(self, number: int, batch: Batch, rows: slice) -> LossOut:
+        """One pass over some rows of a batch, with their part of the noise of all of them."""
+        noise: Noise = self._noise(number, rows, len(batch))
+        if self._compiled is not None and len(batch) == self._size:
+            noise = self._compiled.noted(noise)
+        scope = batch.scope(number, noise)
+        out: LossOut = self._model(scope if self._parts == 1 else scope.at(rows))
+        return out
+
+    def _noise(self, number: int, rows: slice, total: int) -> BatchNoise:
+        return BatchNoise(
+            self._device, self._model.dtype, self._seed, "noise", number,
+            rows=rows, total=total, generator=self._generator,
+        )  # fmt: skip
+
+    def _taken_compiled(self, number: int, batch: Batch) -> Tensor | None:
+        """The step as it was compiled; None where it cannot be."""
+        compiled = self._compiled
+        # A batch of another size, such as the last one of an epoch, would be compiled anew.
+        if compiled is None or not compiled.ready or len(batch) != self._size:
+            return None
+        noise = self._noise(number, slice(None), len(batch))
+        try:
+            return compiled(batch.scope(number, noise), len(batch))
+        except NonFiniteError:
+            raise self.explained(number, batch) from None
+        except Exception as error:
+            if compiled.works:
+                raise
+            # No weight was changed yet.
+            message = f"steps are not compiled: {first_line(error)}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            self._compiled = None
+            return None
+
+    # ---- what is not finite -----------------------------------------------------------------------
+
+    def failed(self) -> int | None:
+        """The step since which updates are off, because its objective is not finite. Waits for the device."""
+        return self._updates.failed()
+
+    @torch.no_grad()
+    def explained(self, number: int, batch: Batch) -> NonFiniteError:
+        """What of a step is not finite, found by passing over its batch again."""
+        seed_global(self._device, self._seed, "step", number)
+        return non_finite(self._passed(number, batch, slice(None)), number)
+
+
+def non_finite(out: LossOut, number: int) -> NonFiniteError:
+    """An error that names the step and the first term that is not finite."""
+    for name, term in {**out.terms, "objective": out.objective}.items():
+        bad = int((~torch.isfinite(term)).sum())
+        if bad:
+            msg = f"step {number + 1}: {name} is not finite for {bad} of {len(term)} items"
+            return NonFiniteError(msg, hint=SLOWER if number else _UNSCALED)
+    return NonFiniteError(f"step {number + 1}: the objective is not finite")
