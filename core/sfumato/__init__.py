@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sfumato.data import as_splits as as_splits
     from sfumato.data import conditioned_on_labels as conditioned_on_labels
     from sfumato.datasets import load_splits as load_splits
+    from sfumato.distributions import ShapedBernoulli as ShapedBernoulli
+    from sfumato.distributions import ShapedNormal as ShapedNormal
     from sfumato.errors import ArtifactError as ArtifactError
     from sfumato.errors import DataError as DataError
     from sfumato.errors import DeviceError as DeviceError
@@ -105,6 +107,7 @@ _NAMES = {
     "codes": "Density Point",
     "data": "Contract Factor Split Splits as_splits conditioned_on_labels",
     "datasets": "load_splits",
+    "distributions": "ShapedBernoulli ShapedNormal",
     "errors": (
         "ArtifactError DataError DeviceError Incompatible MissingExtraError MissingPluginError "
         "NoDensityError NonFiniteError OutOfMemoryError OutputError PluginError Problem "

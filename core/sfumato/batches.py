@@ -33,7 +33,7 @@ class Batch:
 
     def scope(self, step: int, source: Noise | None = None) -> Scope:
         """What the model runs on at a training step."""
-        at = torch.tensor(step, device=self.x.device)
+        at = torch.full((), step, device=self.x.device)
         return Scope(self.x, self.condition, self.mask, at, source)
 
 
@@ -100,7 +100,7 @@ class Batches:
 
     def at(self, rows: Tensor, step: int) -> Batch:
         """The batch of some rows ``(B,)`` of data in memory."""
-        return self._batch(self._x[rows], rows, "binarize", step)
+        return self._batch(self._x.index_select(0, rows), rows, "binarize", step)
 
     def in_order(self, number: int, rows: int = 1024) -> Iterator[tuple[int, Batch]]:
         """All items once, in their own order, each run with the index of its first."""
@@ -114,7 +114,8 @@ class Batches:
             yield from self._streamed(self._x, self._windows(number))
             return
         for rows in self.order(number).to(self._device).split(self.sizes):
-            yield self._x[rows], rows
+            # Of bytes it takes a tenth of the time of self._x[rows].
+            yield self._x.index_select(0, rows), rows
 
     def order(self, number: int) -> Tensor:
         """The keyed order of epoch ``number``, ``(n,)``: which item comes where."""

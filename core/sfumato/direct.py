@@ -39,7 +39,9 @@ class DirectAdam:
         for group in optimiser.param_groups:
             parameters = [p for p in group["params"] if optimiser.state[p]]
             states = [optimiser.state[p] for p in parameters]
-            kept = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
+            kept = [
+                [state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")
+            ]
             self._groups.append((group, parameters, kept))
 
     @classmethod

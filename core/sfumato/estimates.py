@@ -66,14 +66,24 @@ def importance(
 def _weighed(
     model: Model, scope: Scope, samples: int, block: int, seed: int, first: int
 ) -> tuple[Tensor, Tensor]:
-    """Streaming sums of weights and of their squares over blocks of samples, each with keyed noise."""
+    """Streaming sums of weights and of their squares over blocks of samples, each with keyed noise.
+
+    Codes are inferred once, and the data repeated once; a block draws from them and decodes.
+    """
     # Exponents of large data have few digits to spare; MPS has no double precision.
     dtype = model.dtype if model.device.type == "mps" else torch.float64
     total = squares = torch.full((), -math.inf, device=model.device, dtype=dtype)
+    noise = ItemNoise(model.device, model.dtype, seed, "log_prob", first)
+    scope = model.inferring(replace(scope, source=noise))
+    with keyed_global(model.device, seed, "log_prob", first, 0):
+        q_z = model.infer(scope)
+    rows: Scope | None = None
     for number, start in enumerate(range(0, samples, block)):
         k = min(block, samples - start)
+        noise.begin(number)
+        rows = scope.repeat(k) if rows is None or k < block else rows
         with keyed_global(model.device, seed, "log_prob", first, number):
-            pass_ = _pass(model, scope, k, seed, "log_prob", first, number)
+            pass_ = model.passed(q_z, scope, k, rows)
             log_weights = (pass_.log_px + pass_.log_p - pass_.log_q).to(dtype)
         total = torch.logaddexp(total, log_weights.logsumexp(0))
         squares = torch.logaddexp(squares, (2 * log_weights).logsumexp(0))
@@ -97,7 +107,6 @@ def _pass(
     seed: int,
     purpose: str,
     first: int,
-    block: int = 0,
 ) -> Pass:
-    noise = ItemNoise(model.device, model.dtype, seed, purpose, first, block=block)
+    noise = ItemNoise(model.device, model.dtype, seed, purpose, first)
     return model.run(replace(scope, source=noise), samples)

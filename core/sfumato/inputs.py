@@ -98,6 +98,8 @@ def check_values(x: Tensor, mask: Tensor | None, *, tokens: bool) -> None:
     Raises:
         DataError: With the first such value.
     """
+    if not x.is_floating_point() and (tokens or _are_bits(x)):
+        return
     seen = x.cpu() if x.is_floating_point() or tokens else x.cpu().double()
     if mask is not None:
         seen = visible(seen, mask)
@@ -111,6 +113,14 @@ def check_values(x: Tensor, mask: Tensor | None, *, tokens: bool) -> None:
         msg = f"item {item} has x{index} = {value:.6g}{stored}"
         hint = "stored values become the model's by x * contract.scale + contract.shift; see Splits.seen"
         raise DataError(msg, hint=hint if stored else "remove the item, or mask the value")
+
+
+def _are_bits(x: Tensor) -> bool:
+    """Whether integers are 0 and 1 alone."""
+    if x.dtype is torch.bool or not x.numel():
+        return True
+    least, greatest = x.aminmax()
+    return int(least) >= 0 and int(greatest) <= 1
 
 
 def check_mask(mask: Tensor) -> None:

@@ -314,9 +314,16 @@ class Model(nn.Module):
 
     def run(self, scope: Scope, samples: int) -> Pass:
         """One lazy pass with so many samples of each item's code."""
-        scope = replace(scope, infer=self._infer_from)
-        q_z = self.infer(scope)
-        return Pass(q_z, scope, samples, prior=self._p_z, likelihood=self.unreduced)
+        scope = self.inferring(scope)
+        return self.passed(self.infer(scope), scope, samples)
+
+    def inferring(self, scope: Scope) -> Scope:
+        """The scope with a way to infer, for priors that are made of posteriors."""
+        return replace(scope, infer=self._infer_from)
+
+    def passed(self, q_z: Code, scope: Scope, samples: int, rows: Scope | None = None) -> Pass:
+        """One lazy pass from codes that were inferred; ``rows`` is the scope repeated, if there is one."""
+        return Pass(q_z, scope, samples, prior=self._p_z, likelihood=self.unreduced, rows=rows)
 
     def infer(self, scope: Scope) -> Code:
         """``q(z|x)`` of the scope's data."""

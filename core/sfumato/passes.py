@@ -46,6 +46,7 @@ class Pass:
         samples: ``K``.
         prior: Makes ``p(z)``.
         likelihood: Makes the unreduced ``p(x|z)`` from ``(N, *Z)`` and the scope of ``N`` rows.
+        rows: That scope, where another pass over the same items has made it already.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Pass:
         *,
         prior: Callable[[Scope], Distribution],
         likelihood: Callable[[Tensor, Scope], Distribution],
+        rows: Scope | None = None,
     ) -> None:
         self.q_z, self.scope = q_z, scope
         self.z: Tensor
@@ -64,7 +66,7 @@ class Pass:
             self.z = q_z.draw(samples)
         else:
             self.z, self._log_q = q_z.rsample(samples)
-        self._prior, self._likelihood = prior, likelihood
+        self._prior, self._likelihood, self._rows = prior, likelihood, rows
         # Not functools.cached_property: on 3.11 it takes a lock, which breaks torch.compile.
         self._made: dict[str, Tensor | Distribution] = {}
 
@@ -81,21 +83,29 @@ class Pass:
         """``p(x|z)``, unreduced: batch ``(K*B, *X)``."""
         made = self._made.get("p_x")
         if not isinstance(made, Distribution):
-            k = len(self.z)
-            made = self._likelihood(self.z.flatten(0, 1), self.scope.repeat(k))
-            self._made["p_x"] = made
+            made = self._made["p_x"] = self._likelihood(self.z.flatten(0, 1), self.rows)
         return made
+
+    @property
+    def rows(self) -> Scope:
+        """The scope of ``K*B`` rows."""
+        if self._rows is None:
+            self._rows = self.scope.repeat(len(self.z))
+        return self._rows
 
     @property
     def log_px(self) -> Tensor:
         r""":math:`\log p(x \mid z)`, ``(K, B)``: masked, then summed over the datum."""
         made = self._made.get("log_px")
         if not isinstance(made, Tensor):
-            k, b = self.z.shape[:2]
-            rows = self.scope.repeat(k)
-            made = reduce_log_prob(self.p_x, _data(rows), rows.mask).view(k, b)
-            self._made["log_px"] = made
+            scored = reduce_log_prob(self.p_x, _data(self.rows), self.rows.mask)
+            made = self._made["log_px"] = scored.view(self.z.shape[:2])
         return made
+
+    def reconstruction(self) -> Tensor:
+        r""":math:`-E_{q(z|x)}[\log p(x \mid z)]`, ``(B,)``: over the samples of each item."""
+        log_px = self.log_px
+        return -(log_px.squeeze(0) if len(log_px) == 1 else log_px.mean(0))
 
     @property
     def log_p(self) -> Tensor:

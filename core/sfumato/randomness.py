@@ -159,8 +159,12 @@ class ItemNoise:
         block: int = 0,
     ) -> None:
         self._generator = torch.Generator(device=device)
-        self._dtype, self._first = dtype, first
-        self._key, self._draws = key(seed, purpose, block), 0
+        self._dtype, self._first, self._seed, self._purpose = dtype, first, seed, purpose
+        self.begin(block)
+
+    def begin(self, block: int) -> None:
+        """Go to the start of a block of samples."""
+        self._key, self._draws = key(self._seed, self._purpose, block), 0
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
         """Draw noise of ``shape`` ``(K, B, ...)``."""

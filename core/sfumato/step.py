@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -73,19 +72,22 @@ class Step:
 
     def _taken_eagerly(self, number: int, batch: Batch) -> Tensor:
         total = len(batch)
-        sums: Tensor | None = None
-        for rows in self._rows(total):
-            out = self._passed(number, batch, rows)
-            objective = out.objective.sum() / total
-            if not self._updates.sound(objective, number):
-                raise non_finite(out, number)
-            critic = None if out.critic is None else out.critic.sum() / total
-            self._updates.add(objective, critic)
-            more = out.summed()
-            sums = more if sums is None else sums + more
-            self._names = out.names
+        first, *others = self._rows(total)
+        sums = self._added(number, batch, first, total)
+        for rows in others:
+            sums = sums + self._added(number, batch, rows, total)
         self._updates.apply()
-        return cast("Tensor", sums)
+        return sums
+
+    def _added(self, number: int, batch: Batch, rows: slice, total: int) -> Tensor:
+        """Add the gradients of some rows of a batch: the sums of their terms."""
+        out = self._passed(number, batch, rows)
+        objective = out.objective.sum() / total
+        if not self._updates.sound(objective, number):
+            raise non_finite(out, number)
+        self._updates.add(objective, None if out.critic is None else out.critic.sum() / total)
+        self._names = out.names
+        return out.summed()
 
     def _rows(self, total: int) -> Iterator[slice]:
         size = -(-total // self._parts)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from sfumato.direct import DirectAdam
 from sfumato.errors import Problem, SpecError
 from sfumato.model import Model
 from sfumato.options import arguments
@@ -86,6 +87,7 @@ class Updates:
         if self._late:
             for made in self._optimisers:  # fused ones look at it on the device
                 made.found_inf = self._off  # type: ignore[attr-defined]
+        self._direct: list[DirectAdam | None] = [None] * len(self._optimisers)
         self._schedules = schedules(spec, self._optimisers, steps)
 
     @property
@@ -123,9 +125,14 @@ class Updates:
         if self._spec.clip_norm is not None:
             for group in filter(None, self._groups):
                 nn.utils.clip_grad_norm_(group, self._spec.clip_norm)
-        for made in self._optimisers:
+        for number, made in enumerate(self._optimisers):
+            direct = self._direct[number]
+            if direct is not None and direct.step():
+                continue
             made.step()
-        self.drop()
+            made.zero_grad()
+            # It has a state now.
+            self._direct[number] = DirectAdam.of(made, self._off if self._late else None)
 
     def drop(self) -> None:
         """Forget the gradients."""

@@ -53,7 +53,7 @@ class Reconstruction(Loss):
 
     def forward(self, pass_: Pass) -> LossOut:
         """The objective of one pass."""
-        reconstruction = -pass_.log_px.mean(0)
+        reconstruction = pass_.reconstruction()
         return LossOut(reconstruction, reconstruction=reconstruction)
 
 

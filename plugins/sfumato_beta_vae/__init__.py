@@ -101,7 +101,7 @@ class BetaElbo(Loss):
     def forward(self, pass_: Pass) -> LossOut:
         """The objective of one pass."""
         # The closed-form KL is preferred to a sampled one: it adds no gradient noise.
-        reconstruction, kl = -pass_.log_px.mean(0), pass_.kl()
+        reconstruction, kl = pass_.reconstruction(), pass_.kl()
         step = pass_.scope.step.to(self.beta.dtype)
         weight, excess = self.beta, kl
         if self.warm_up:

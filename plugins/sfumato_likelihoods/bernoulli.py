@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor
 from torch.distributions import Bernoulli
 
-from sfumato import Context, Incompatible, Likelihood, Scope
+from sfumato import Context, Incompatible, Likelihood, Scope, ShapedBernoulli
 
 
 @final
@@ -37,4 +37,4 @@ class BernoulliLikelihood(Likelihood):
     def forward(self, parameters: Tensor, scope: Scope) -> Bernoulli:
         """Make the distribution of logits ``(N, *X)``."""
         del scope
-        return Bernoulli(logits=parameters, validate_args=False)
+        return ShapedBernoulli(parameters)

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from sfumato import Context, Incompatible, Likelihood, Scope
+from sfumato import Context, Incompatible, Likelihood, Scope, ShapedNormal
 
 Positive = Annotated[float, Field(gt=0)]
 Scale = Literal["learned", "learned_per_dimension", "optimal"]
@@ -97,7 +97,7 @@ class GaussianLikelihood(Likelihood):
         """Make the distribution of means ``(N, *X)``."""
         del scope
         sigma = self.sigma.to(parameters.dtype).expand_as(parameters)
-        return Normal(parameters, sigma, validate_args=False)
+        return ShapedNormal(parameters, sigma)
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]], epoch: int) -> None:
         r"""Set the scale to the root of the mean squared residual over ``(means, x, mask)``.

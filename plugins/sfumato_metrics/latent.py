@@ -77,7 +77,7 @@ def _by_dimension(draws: Draws) -> Iterator[Tensor]:
     """The divergence of each run's items, ``(B, d)``."""
     for q, p in zip(draws.q, draws.p, strict=True):
         one, other = None if q is None else factor(q), factor(p)
-        names = f"q(z|x) is {type(one or q).__name__} and p(z) is {type(other or p).__name__}"
+        names = f"q(z|x) is {_family(one or q)} and p(z) is {_family(other or p)}"
         if one is None or other is None:
             msg = f"the dimensions of z are not independent: {names}"
             raise Undefined(msg)
@@ -87,6 +87,10 @@ def _by_dimension(draws: Draws) -> Iterator[Tensor]:
             msg = f"the divergence has no closed form: {names}"
             raise Undefined(msg) from None
         yield kl.flatten(1)
+
+
+def _family(distribution: object) -> str:
+    return type(distribution).__name__.removeprefix("Shaped")
 
 
 def active_units(*, threshold: Annotated[float, Field(ge=0)] = 0.01) -> Measure:

@@ -17,9 +17,9 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, register_kl
+from torch.distributions import Distribution, Independent, Normal, kl_divergence, register_kl
 
-from sfumato import Context, Density, Loss, LossOut, Pass, Posterior, Prior, Scope
+from sfumato import Context, Density, Loss, LossOut, Pass, Posterior, Prior, Scope, ShapedNormal
 
 
 @final
@@ -61,9 +61,7 @@ class StandardNormal(Prior):
     def forward(self, scope: Scope) -> Distribution:
         """Make the prior."""
         del scope
-        return _Standard(
-            Normal(self.zero, self.one, validate_args=False), self.zero.dim(), validate_args=False
-        )
+        return _Standard(ShapedNormal(self.zero, self.one), self.zero.dim(), validate_args=False)
 
 
 class _Standard(Independent):  # type: ignore[type-arg]  # one in torch's stubs alone
@@ -74,8 +72,9 @@ class _Standard(Independent):  # type: ignore[type-arg]  # one in torch's stubs 
 def _kl_to_standard(q: Independent, p: _Standard) -> Tensor:  # type: ignore[type-arg]
     r""":math:`\frac12 \sum_j (\mu_j^2 + \sigma_j^2 - 1) - \log \sigma_j`, in fewer operations than torch."""
     base = q.base_dist
-    if type(base) is not Normal or q.event_shape != p.event_shape:
-        raise NotImplementedError
+    if not isinstance(base, Normal) or q.event_shape != p.event_shape:
+        plain = Independent(p.base_dist, p.reinterpreted_batch_ndims, validate_args=False)
+        return kl_divergence(q, plain)
     mean, sigma = base.loc, base.scale
     each = (mean * mean + sigma * sigma - 1) * 0.5 - sigma.log()
     return each.flatten(-q.reinterpreted_batch_ndims).sum(-1)
@@ -104,7 +103,7 @@ class Elbo(Loss):
 
     def forward(self, pass_: Pass) -> LossOut:
         """The objective of one pass."""
-        reconstruction, kl = -pass_.log_px.mean(0), pass_.kl()
+        reconstruction, kl = pass_.reconstruction(), pass_.kl()
         return LossOut(reconstruction + kl, reconstruction=reconstruction, kl=kl)
 
 
@@ -114,4 +113,4 @@ def vae() -> dict[str, Any]:
 
 
 def _normal(mean: Tensor, sigma: Tensor, dims: int = 1) -> Distribution:
-    return Independent(Normal(mean, sigma, validate_args=False), dims, validate_args=False)
+    return Independent(ShapedNormal(mean, sigma), dims, validate_args=False)

@@ -18,6 +18,7 @@ from sfumato.assembly import assemble
 from sfumato.batches import Batches
 from sfumato.compiled import pays
 from sfumato.data import as_splits
+from sfumato.direct import DirectAdam
 from sfumato.registry import Registry
 from sfumato.step import Step
 from sfumato.updates import Updates
@@ -271,3 +272,58 @@ def test_losses_are_read_once_an_epoch(
     for number, batch in taken:
         step(number, batch)
     assert read == []
+
+
+@pytest.mark.parametrize("optimizer", [{"type": "adam"}, {"type": "adamw", "weight_decay": 0.1}])
+@pytest.mark.parametrize("late", [False, True])
+def test_direct_steps_are_the_optimisers_own(
+    tiny: Tiny,
+    grey: Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+    optimizer: Any,
+    late: bool,  # noqa: FBT001
+) -> None:
+    """Bit for bit, with its state, its schedule, parameters without a gradient and ones that get one late."""
+    found = []
+    for direct in (True, False):
+        if not direct:
+            monkeypatch.setattr(DirectAdam, "of", classmethod(lambda *_: None))
+        training = {"optimizer": optimizer, "schedule": "cosine"}
+        spec = sfumato.load_spec(tiny(training=training))
+        model = assemble(spec, as_splits(grey).contract, "cpu").train()
+        updates = Updates(model, 12, late=late)
+        parameters = dict(model.named_parameters())
+        for number in range(12):
+            used = [
+                p for i, p in enumerate(parameters.values())
+                if not (i == 0 and number < 6) and not (i == 1 and number % 3 == 2)
+            ]  # fmt: skip
+            objective = torch.stack([(p - number).square().sum() for p in used]).sum()
+            if number == 9:
+                objective = objective * torch.nan
+                if not late:
+                    break
+            assert updates.sound(objective, number)
+            updates.add(objective, None)
+            updates.apply()
+            updates.advance()
+        assert all(p.grad is None for p in parameters.values())
+        state = updates._optimisers[0].state_dict()["state"]
+        found.append((model.state_dict(), state, updates._direct[0] is not None))
+    (ours, our_state, used_it), (torchs, its_state, not_used) = found
+    assert used_it
+    assert not not_used
+    assert all(torch.equal(ours[name], torchs[name]) for name in torchs)
+    for number, kept in its_state.items():
+        assert all(torch.equal(our_state[number][name], kept[name]) for name in kept)
+
+
+@pytest.mark.parametrize("options", [{"type": "adam", "amsgrad": True}, {"type": "sgd"}])
+def test_other_optimisers_take_their_own_steps(tiny: Tiny, grey: Tensor, options: Any) -> None:
+    """What the one kernel does not cover is left to torch."""
+    spec = sfumato.load_spec(tiny(training={"optimizer": {"lr": 1e-3, **options}}))
+    model = assemble(spec, as_splits(grey).contract, "cpu").train()
+    updates = Updates(model, 3)
+    updates.add(torch.stack([p.square().sum() for p in model.parameters()]).sum(), None)
+    updates.apply()
+    assert updates._direct == [None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,13 +102,18 @@ def test_what_it_computes_is_what_the_model_says(subject: Subject, grey: Tensor)
 def test_effective_sample_size_is_that_of_the_weights(subject: Subject) -> None:
     """(Σw)²/Σw² from the model's own densities, over blocks of any number of samples."""
     from sfumato import estimates
+    from sfumato.randomness import ItemNoise
 
     model = subject.model
     scope = model.scope(subject.split.x)
+
+    def noise(block: int) -> ItemNoise:
+        return ItemNoise(model.device, model.dtype, 0, "log_prob", 0, block=block)
+
     with torch.no_grad():
         log_px, effective = estimates.importance(model, scope, 120, 1024, 0)
         passes = [
-            estimates._pass(model, scope, k, 0, "log_prob", 0, block)
+            model.run(replace(scope, source=noise(block)), k)
             for block, k in enumerate((50, 50, 20))
         ]
         weights = torch.cat([p.log_px + p.log_p - p.log_q for p in passes]).double().exp()

@@ -199,14 +199,14 @@ def test_effective_size_is_that_of_the_weights(linear_gaussian: Callable[..., An
     truth = linear_gaussian((5,), 2, 0.3)
     model, x = truth.build(shift=0.2, stretch=0.9), truth.draw(6)
     seen: list[Tensor] = []
-    run = model.run
+    passed = model.passed
 
-    def recording(scope: Any, samples: int) -> Any:
-        pass_ = run(scope, samples)
+    def recording(*given: Any) -> Any:
+        pass_ = passed(*given)
         seen.append((pass_.log_px + pass_.log_p - pass_.log_q).detach())
         return pass_
 
-    model.run = recording
+    model.passed = recording
     found = nll(samples=120)(subject_of(model, x))
     weights = np.exp(torch.cat(seen).numpy())
     assert weights.shape == (120, 6)
