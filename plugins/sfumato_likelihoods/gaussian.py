@@ -23,6 +23,8 @@ _AT_MINIMUM = 1.05
 # log-scale would need thousands of steps to follow the residuals, and a model whose scale lags
 # behind them collapses.
 _GAIN = 10.0
+# Of more data a learned scale need not start at the residual of all.
+_ENOUGH = 65_536
 
 
 @final
@@ -102,18 +104,23 @@ class GaussianLikelihood(Likelihood):
     def fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor | None]], epoch: int) -> None:
         r"""Set the scale to the root of the mean squared residual over ``(means, x, mask)``.
 
-        An optimal scale after every epoch; a learned one before the first, where it starts.
+        An optimal scale after every epoch; a learned one before the first, where it starts, from the
+        first 65,536 items.
         """
         if self.how == "fixed" or (epoch > 0 and self.how != "optimal"):
             return
         total = torch.zeros((), dtype=torch.float64)
         count = torch.zeros((), dtype=torch.float64)
+        seen = 0
         for means, x, mask in batches:
+            seen += len(x)
             squared = (x - means).square()
             if mask is not None:
                 squared = squared * mask
             total += squared.sum().cpu().double()
             count += squared.numel() if mask is None else mask.sum().cpu().double()
+            if self.how != "optimal" and seen >= _ENOUGH:
+                break
         sigma = float((total / count.clamp(min=1)).sqrt().clamp(min=self.sigma_min))
         if self.how == "optimal":
             self.fixed_sigma.fill_(sigma)

@@ -16,16 +16,18 @@ import math
 from collections.abc import Callable
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from sfumato import Figure, NoDensityError, Subject
+from sfumato import Figure, NoDensityError, Split, Stored, Subject
 from sfumato_metrics.figures import Undefined, over_items, without_value
 from sfumato_metrics.raw_values import bits_of, warn_of_levels
 
 Measure = Callable[[Subject], dict[str, Figure]]
 Samples = Annotated[int, Field(ge=1, description="Importance samples of each item.")]
 NATS = "nats per item"
+_AT_ONCE = 1024
 LOOSE = 0.05
 """Nats by which a bound may be off, to leading order, before it warns: few samples miss most of it."""
 DEGENERATE = 3
@@ -86,6 +88,16 @@ def reconstruction() -> Measure:
     return measure
 
 
+def _squared(split: Split, rebuilt: Tensor) -> Tensor:
+    squared = (rebuilt.double() - split.x.to(rebuilt.device, torch.float64)).square().flatten(1)
+    if split.mask is None:
+        return squared.mean(1)
+    counts = split.mask.bool().to(squared.device).flatten(1)
+    # Not a product: what stands where the mask is 0 may not be finite.
+    total, values = squared.where(counts, 0.0).sum(1), counts.sum(1)
+    return total[values > 0] / values[values > 0]
+
+
 def squared_errors(subject: Subject) -> Tensor:
     """Mean squared error of every item that has a value, ``(m,)``, ``m <= n``.
 
@@ -97,14 +109,16 @@ def squared_errors(subject: Subject) -> Tensor:
         raise Undefined(msg)
 
     def make() -> Tensor:
-        split, rebuilt = subject.split, subject.reconstructions().double()
-        squared = (rebuilt - split.x.to(rebuilt)).square().flatten(1)
-        if split.mask is None:
-            return squared.mean(1)
-        counts = split.mask.bool().to(squared.device).flatten(1)
-        # Not a product: what stands where the mask is 0 may not be finite.
-        total, values = squared.where(counts, 0.0).sum(1), counts.sum(1)
-        return total[values > 0] / values[values > 0]
+        split, model = subject.split, subject.model
+        if not isinstance(split.x, Stored):
+            return _squared(split, subject.reconstructions())
+        runs = (split.take(slice(at, at + _AT_ONCE)) for at in range(0, len(split), _AT_ONCE))
+        return torch.cat(
+            [
+                _squared(r, model.reconstruct(r.x, condition=r.condition, mask=r.mask))
+                for r in runs
+            ]
+        )
 
     errors = subject.once("sfumato_metrics.squared_errors", make)
     if not len(errors):

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sfumato
-from sfumato import Contract, DataError, Shard, Split, Splits, Stored, Subject, key, permuted
+from sfumato import (
+    Contract, DataError, Metrics, Shard, Split, Splits, Stored, Subject, key, permuted,
+)  # fmt: skip
 from sfumato import ahead as reading
 from sfumato.batches import Batches, chunks
 from sfumato.data import evaluated, fingerprint
@@ -555,6 +557,7 @@ def subjects(
     """A model on items in memory, and on the same ones in files."""
     monkeypatch.setattr("sfumato.data._HELD", 0)
     monkeypatch.setattr("sfumato.estimates.ROWS", 16)
+    monkeypatch.setattr("sfumato_metrics.likelihood._AT_ONCE", 16)
     held, there = both(tmp_path)
     model = trained(tiny, held).model
     one, other = (Subject(model, s.seen("test"), s.seen("train"), seed=3) for s in (held, there))
@@ -568,6 +571,10 @@ MEASURED: dict[str, Callable[[Subject], Any]] = {
     "modes": lambda s: [s.modes("train")],
     "drawn": lambda s: [s.drawn()],
     "data": lambda s: [s.data("train", 11)],
+    "metrics": lambda s: [
+        torch.tensor([f.value, f.standard_error], dtype=torch.float64)
+        for f in Metrics(["reconstruction", "psnr"]).measure(s).values()
+    ],
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -94,6 +94,28 @@ def test_learned_scale_starts_at_the_residuals(sigma: str) -> None:
     rms = (x - means).square().mean().sqrt()
     torch.testing.assert_close(part.sigma.detach(), rms.expand_as(part.sigma))
     part.fit([(means, 9 * x, None)], 1)
+    torch.testing.assert_close(part.sigma.detach(), rms.expand_as(part.sigma))
+
+
+@pytest.mark.parametrize(("sigma", "taken"), [("learned", 2), ("optimal", 5)])
+def test_a_learned_scale_starts_from_the_first_items(
+    monkeypatch: pytest.MonkeyPatch, sigma: str, taken: int
+) -> None:
+    """It need not wait for a pass over all of large data; an optimal scale is that of all."""
+    monkeypatch.setattr("sfumato_likelihoods.gaussian._ENOUGH", 15)
+    means, x, _ = residuals()
+    part = likelihood(sigma=sigma)
+    read: list[int] = []
+
+    def runs() -> Iterator[tuple[Tensor, Tensor, None]]:
+        for number in range(5):
+            read.append(number)
+            yield means[:10], (1 + number) * x[:10], None
+
+    part.fit(runs(), 0)
+    assert len(read) == taken
+    squares = [((1 + n) * x[:10] - means[:10]).square().mean() for n in range(taken)]
+    rms = torch.stack(squares).mean().sqrt()
     torch.testing.assert_close(part.sigma.detach(), rms.expand_as(part.sigma))
 
 
