@@ -81,6 +81,11 @@ class Batches:
         """How many batches so many items make."""
         return len(_sizes(items, batch_size))
 
+    @staticmethod
+    def sizes_of(items: int, batch_size: int) -> list[int]:
+        """How many items the batches of an epoch have."""
+        return _sizes(items, batch_size)
+
     @property
     def per_epoch(self) -> int:
         """Batches in an epoch."""

@@ -144,9 +144,10 @@ def compare(
         notes += [*_unequal(found, splits, match), *_unlike(found, target)]
         bench = Workbench(Conditions(splits, print_, target, folder), ready, parts)
         columns = Columns(found, seeds, folder)
-        asked = 1 if workers is None and match == "seconds" else workers
+        if match == "seconds":  # times that are matched are those of runs alone
+            workers, stack = workers or 1, stack or False
         share = sharing.Share.of(
-            found, len(columns), splits, wanted, target, asked, parts, stack=stack
+            found, len(columns), splits, wanted, target, workers, parts, stack=stack
         )
         notes += share.fill(columns, bench, hooks, progress)
         variants = columns.variants(bench)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from types import FunctionType, MethodType
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -90,19 +91,22 @@ class Compiled:
         model: In training mode.
         updates: Its updates.
         parts: The rows of every part that a batch is computed in.
+        captured: Whether steps are to be captured in a CUDA graph.
 
     Attributes:
         works: Whether a step was taken.
         how: ``compiled``, or ``graph`` once it is captured.
     """
 
-    def __init__(self, model: Model, updates: Updates, parts: Sequence[slice]) -> None:
+    def __init__(
+        self, model: Model, updates: Updates, parts: Sequence[slice], *, captured: bool
+    ) -> None:
         self._model, self._updates, self._parts = model, updates, parts
         self._asked: list[tuple[int, ...]] = []
         self._noted, self._warm = 0, 0
-        self._pass = torch.compile(self._passed, fullgraph=True, dynamic=False)
+        self._pass = torch.compile(_own_code(self._passed), fullgraph=True, dynamic=False)
         self._graph: Graph | None = None
-        self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(model.device) if captured else None
         self.works, self.how = False, "compiled"
 
     @property
@@ -127,7 +131,10 @@ class Compiled:
         Raises:
             NonFiniteError: The objective is not finite, and no weight was changed.
         """
-        drawn = tuple(scope.noise((k, total, *event)) for k, _, *event in self._asked)
+        whole = len(self._parts) == 1
+        drawn = tuple(
+            scope.noise((k, b if whole else total, *event)) for k, b, *event in self._asked
+        )
         given = Given(scope.x, scope.condition, scope.mask, scope.step, drawn)
         if self.works:
             return (
@@ -181,10 +188,11 @@ class Compiled:
             return self._graph(given)
         if self._warm < WARM:
             self._warm += 1
-            stream.wait_stream(torch.cuda.current_stream())
+            now = torch.cuda.current_stream(stream.device)
+            stream.wait_stream(now)
             with torch.cuda.stream(stream):
                 sums = self._taken(given)
-            torch.cuda.current_stream().wait_stream(stream)
+            now.wait_stream(stream)
             return sums
         try:
             self._graph = Graph(self._taken, given, stream)
@@ -212,7 +220,11 @@ class Graph:
     ) -> None:
         self._read = given.copied()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):
+        # What other threads do, such as reading data ahead, is none of the capture's business.
+        with (
+            torch.cuda.device(stream.device),
+            torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"),
+        ):
             self._sums = take(self._read)
 
     def __call__(self, given: Given) -> Tensor:
@@ -221,6 +233,16 @@ class Graph:
             there.copy_(tensor)
         self._graph.replay()
         return self._sums
+
+
+def _own_code(method: Any) -> Callable[..., Any]:
+    """The method with a code object of its own: what is compiled is kept, and counted, by code objects."""
+    function = method.__func__
+    made = FunctionType(
+        function.__code__.replace(), function.__globals__, function.__name__,
+        function.__defaults__, function.__closure__,
+    )  # fmt: skip
+    return MethodType(made, method.__self__)
 
 
 def first_line(error: BaseException) -> str:

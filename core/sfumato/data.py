@@ -104,6 +104,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    def to(self, device: torch.device) -> Split:
+        """The items on a device."""
+        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        there: dict[str, Any] = {
+            n: None if t is None else t.to(device) for n, t in columns.items()
+        }
+        return Split(**there)
+
     def take(self, rows: Tensor | slice) -> Split:
         """The items at ``rows``, in that order."""
         columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}

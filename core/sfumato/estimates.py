@@ -73,7 +73,8 @@ def _weighed(
     # Exponents of large data have few digits to spare; MPS has no double precision.
     dtype = model.dtype if model.device.type == "mps" else torch.float64
     total = squares = torch.full((), -math.inf, device=model.device, dtype=dtype)
-    noise = ItemNoise(model.device, model.dtype, seed, "log_prob", first)
+    # Inferring has a block of its own: what it draws is not drawn again for the codes.
+    noise = ItemNoise(model.device, model.dtype, seed, "log_prob", first, block=-1)
     scope = model.inferring(replace(scope, source=noise))
     with keyed_global(model.device, seed, "log_prob", first, 0):
         q_z = model.infer(scope)

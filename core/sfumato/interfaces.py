@@ -225,7 +225,8 @@ class Likelihood(nn.Module):
 
     Core alone applies the mask and sums over the datum. A likelihood may also have
     ``fit(batches, epoch)`` (called before the first epoch, as epoch 0, and after each one, with an
-    iterable of ``(parameters, x, mask)`` over the training items) and, like any part, ``report()
+    iterable of ``(parameters, x, mask)`` over the training items; it changes buffers in place, for a
+    graph of CUDA keeps their addresses) and, like any part, ``report()
     -> {name: 0-d tensor}`` and ``warnings() -> [sentence]``.
     """
 

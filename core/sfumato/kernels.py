@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
+from sfumato.errors import DataError
+
 VARIABLE = "SFUMATO_LINEAR"
 TORCH, ONEDNN = "torch", "onednn"
 # Only a clear gain is taken: near 1 the choice would differ from run to run, and so would bits.
@@ -34,7 +36,10 @@ def chosen() -> str:
     """Whose products linear layers use on the CPU in this process: ``torch`` or ``onednn``."""
     global _chosen  # noqa: PLW0603 - one choice a process
     if _chosen is None:
-        wanted = os.environ.get(VARIABLE)
+        wanted = os.environ.get(VARIABLE) or "auto"
+        if wanted not in (TORCH, ONEDNN, "auto"):
+            msg = f"{VARIABLE} = {wanted!r}: it should be {TORCH}, {ONEDNN} or auto"
+            raise DataError(msg, hint="leave it out to have one product measured")
         if wanted == ONEDNN:
             _chosen = ONEDNN if _agrees() else TORCH
         elif wanted == TORCH or not _agrees():
@@ -150,10 +155,20 @@ def _alike(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 @torch.no_grad()
 def _ratio() -> float:
-    """Time of oneDNN's product over that of torch's: the least of several, in turns.
+    """Time of oneDNN's product over that of torch's: the least of several, in turns, on one thread.
 
-    It is the processors' time, which counts nothing of other programs that run at the moment.
+    It is the processor's time, which counts nothing of other programs that run at the moment; threads
+    that wait for each other would count.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _timed()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _timed() -> float:
     n, i, o = _SHAPE
     generator = torch.Generator().manual_seed(0)
     x, weight = _drawn((n, i), generator), _drawn((o, i), generator)

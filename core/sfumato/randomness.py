@@ -15,6 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sfumato.errors import Incompatible
+
 _ROUNDS = 6
 
 
@@ -127,13 +129,20 @@ class BatchNoise:
     def __call__(self, shape: Sequence[int]) -> Tensor:
         """Draw noise of ``shape`` ``(K, B, ...)``."""
         k, b, *event = shape
+        part = None if self._total is None else len(range(*self._rows.indices(self._total)))
+        divided = part is not None and part != self._total
+        if divided and b != part:
+            msg = f"noise is asked for {b} rows in a part of {part} rows of a batch"
+            raise Incompatible(
+                msg, hint="ask for noise of the rows at hand, or leave accumulate out"
+            )
         drawn = torch.randn(
-            (k, self._total or b, *event),
+            (k, self._total if divided and self._total else b, *event),
             generator=self._generator,
             device=self._generator.device,
             dtype=self._dtype,
         )
-        return drawn[:, self._rows]
+        return drawn[:, self._rows] if divided else drawn
 
 
 class ItemNoise:
@@ -189,6 +198,7 @@ def seed_global(device: torch.device, seed: int, purpose: str, *steps: int) -> N
     number = key(seed, purpose, *steps)
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
-        torch.cuda.manual_seed(number)
+        torch.cuda.init()
+        torch.cuda.default_generators[device.index or 0].manual_seed(number)
     elif device.type == "mps":
         torch.mps.manual_seed(number)

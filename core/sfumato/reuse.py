@@ -83,6 +83,8 @@ def same_run(
     data: str,
     device: torch.device,
     parts: Registry = registry,
+    *,
+    stacked: bool = False,
 ) -> Trained | str:
     """The run in a folder, if training the spec here and now would make the very same again; else why not.
 
@@ -97,11 +99,15 @@ def same_run(
         data: Fingerprint of the data.
         device: Where it would be trained.
         parts: Where parts are looked up.
+        stacked: Whether it may be one of a stack, which differs from one alone by rounding.
     """
     if not (path / "run.json").is_file():
         return ""
     try:
-        why = _differs(read_about(path), spec, plan, data, device)
+        about = read_about(path)
+        why = _differs(about, spec, plan, data, device)
+        if not why and about.get("stepping") == "stacked" and not stacked:
+            why = "it was trained as one of a stack"
         if why:
             return why
         return finished(path, device, parts)

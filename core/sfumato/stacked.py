@@ -36,17 +36,17 @@ def train_stacked(trainers: Sequence[Trainer]) -> list[Run | Exception]:
         raise CannotStack(why)
     step = StackedStep(trainers)
     made: dict[int, Run | Exception] = {}
-    for trainer in trainers:
-        trainer.sharing, trainer.stepping = len(trainers), "stacked"
-        trainer.begin()
     try:
+        for trainer in trainers:
+            trainer.sharing, trainer.stepping = len(trainers), "stacked"
+            trainer.begin()
         with keyed_global(models[0].device, 0, "stack"):
             _epochs(trainers, step, made)
     except BaseException as error:
         for number, trainer in enumerate(trainers):
             if number not in made:
                 made[number] = _stopped(trainer, error, len(trainers))
-        if not isinstance(made[number], OutOfMemoryError):
+        if not isinstance(error, Exception):
             raise
     return [made[number] for number in range(len(trainers))]
 
@@ -69,19 +69,21 @@ def _epochs(
                     made[number] = trainer.finish()
             except Exception as error:  # noqa: BLE001 - whatever ends one run, the others go on
                 step.release(number)
-                trainer.stop(error)
-                made[number] = error
+                made[number] = _stopped(trainer, error, len(trainers))
         if len(made) == len(trainers):
             return
 
 
 def _stopped(trainer: Trainer, error: BaseException, many: int) -> Exception:
+    """Save what a run has, and say what ended it."""
     try:
         trainer.stop(error)
     except OutOfMemoryError as told:
         msg = f"{told.message}, {many} models at once"
         return OutOfMemoryError(msg, hint="--no-stack (stack=False) trains them one after another")
-    return RuntimeError(str(error))
+    except Exception as worse:  # noqa: BLE001 - whatever ends one run, the others go on
+        return worse
+    return error if isinstance(error, Exception) else RuntimeError(str(error))
 
 
 def _finite(means: dict[str, float], epoch: int) -> dict[str, float]:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from sfumato.compiled import WARM, Given, Graph, first_line
+from sfumato.devices import exact
 from sfumato.interfaces import Scope
 from sfumato.passes import LossOut
-from sfumato.randomness import BatchNoise
+from sfumato.randomness import BatchNoise, keyed_global
 from sfumato.trainer import Trainer
-from sfumato.updates import make_capturable, optimiser, schedules
+from sfumato.updates import capturable, make_capturable, optimiser, schedules
 
 _CLOSE = 1e-3
 """Greatest relative difference between a gradient of the stack and that of a model alone."""
@@ -44,12 +45,17 @@ class StackedStep:
         self._names: tuple[str, ...] = ()
         self._asked: list[tuple[int, ...]] = []
         self._generators = [torch.Generator(self._device) for _ in trainers]
-        self._parameters, self._buffers = stack_module_state(cast("list[nn.Module]", self._models))
-        self._verify()
+        try:
+            stacked = stack_module_state(cast("list[nn.Module]", self._models))
+        except RuntimeError as error:
+            raise CannotStack(first_line(error)) from error
+        self._parameters, self._buffers = stacked
+        with exact(), keyed_global(self._device, 0, "stack"):
+            self._verify()
         for number in range(len(trainers)):
             self._share(number)
         self._optimiser = self._made_optimiser()
-        self._capture = self._device.type == "cuda"
+        self._capture = self._device.type == "cuda" and capturable(spec)
         if self._capture:
             make_capturable(self._optimiser, self._device)
         self._schedules = schedules(spec, [self._optimiser], trainers[0].steps)
@@ -127,7 +133,7 @@ class StackedStep:
                 None if t is None else t.view(many, b, *t.shape[1:])
                 for t in (batch.x, batch.condition, batch.mask)
             )
-        step = torch.tensor(number, device=self._device)
+        step = torch.full((), number, device=self._device)
         return Given(x, condition, mask, step, self._noise(number, b))
 
     def _noise(self, number: int, b: int) -> tuple[Tensor, ...]:
@@ -221,7 +227,7 @@ class StackedStep:
     # ---- whether it is the same -------------------------------------------------------------------
 
     def _verify(self) -> None:
-        """Compare one pass of the stack with those of its first and last model alone.
+        """Compare one pass of the stack, in full precision, with those of each model alone.
 
         Raises:
             CannotStack: It raises, or gives other gradients.
@@ -229,8 +235,10 @@ class StackedStep:
         before = {name: buffer.clone() for name, buffer in self._buffers.items()}
         rows = torch.stack([t.batches.order(0)[: t.batches.sizes[0]] for t in self._trainers])
         self._mode(training=True)
+        for model in self._models:
+            model.autocast = False
         try:
-            alone = {k: self._alone(k, rows[k].to(self._device)) for k in {0, len(rows) - 1}}
+            alone = [self._alone(k, of.to(self._device)) for k, of in enumerate(rows)]
             objective, _ = self._passed(self._given(0, rows.to(self._device)))
             leaves = [p for p in self._parameters.values() if p.requires_grad]
             found = torch.autograd.grad(objective.sum(), leaves, allow_unused=True)
@@ -238,7 +246,7 @@ class StackedStep:
             raise CannotStack(first_line(error)) from error
         finally:
             self._mode(training=False)
-        for number, wanted in alone.items():
+        for number, wanted in enumerate(alone):
             for ours, theirs in zip(found, wanted, strict=True):
                 if not _close(None if ours is None else ours[number], theirs):
                     msg = "the stack gives other gradients than a model alone"

@@ -72,7 +72,7 @@ def _made(
     for (number, job), more in zip(numbered, told_of, strict=True):
         line = None if progress is None else partial(progress, job.name, job.seed)
         try:
-            begun.append(bench.begun(job, _Numbered(ordered, number), line, more))
+            begun.append(bench.begun(job, _Numbered(ordered, number), line, more, stacked=True))
         except Exception as error:  # noqa: BLE001 - whatever ends one run, the others go on
             begun.append(error)
     trained = iter(_trained([b for b in begun if isinstance(b, Trainer)], numbered, notes))

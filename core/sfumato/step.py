@@ -14,7 +14,7 @@ from sfumato.errors import NonFiniteError
 from sfumato.model import Model
 from sfumato.passes import LossOut
 from sfumato.randomness import BatchNoise, Noise, seed_global
-from sfumato.updates import Updates
+from sfumato.updates import Updates, capturable
 
 Sums = tuple[tuple[str, ...], Tensor]
 """Names of terms, the objective last, and the sum of each over the items of a batch."""
@@ -38,11 +38,12 @@ class Step:
         wanted = spec.compile
         if wanted == "auto":
             wanted = pays(model.plan.parameters, steps, self._size, model.device)
-        captured = bool(wanted) and model.device.type == "cuda"
+        captured = bool(wanted) and model.device.type == "cuda" and capturable(spec)
         self._updates = Updates(model, steps, captured=captured)
         self._compiled: Compiled | None = None
         if wanted:
-            self._compiled = Compiled(model, self._updates, list(self._rows(self._size)))
+            parts = list(self._rows(self._size))
+            self._compiled = Compiled(model, self._updates, parts, captured=captured)
         self._generator = torch.Generator(model.device)
         self._names: tuple[str, ...] = ()
 
@@ -54,7 +55,8 @@ class Step:
     @property
     def how(self) -> str:
         """How steps are taken: ``eager``; or ``compiled``, but for the first ones and odd batches."""
-        return "eager" if self._compiled is None else self._compiled.how
+        compiled = self._compiled
+        return "eager" if compiled is None or not compiled.works else compiled.how
 
     def __call__(self, number: int, batch: Batch) -> Sums:
         """Take step ``number``.
@@ -90,8 +92,7 @@ class Step:
         return out.summed()
 
     def _rows(self, total: int) -> Iterator[slice]:
-        size = -(-total // self._parts)
-        return (slice(first, min(first + size, total)) for first in range(0, total, size))
+        return parts_of(total, self._size, self._parts)
 
     def _passed(self, number: int, batch: Batch, rows: slice) -> LossOut:
         """One pass over some rows of a batch, with their part of the noise of all of them."""
@@ -126,6 +127,7 @@ class Step:
             message = f"steps are not compiled: {first_line(error)}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
             self._compiled = None
+            seed_global(self._device, self._seed, "step", number)  # what it drew is drawn again
             return None
 
     # ---- what is not finite -----------------------------------------------------------------------
@@ -139,6 +141,18 @@ class Step:
         """What of a step is not finite, found by passing over its batch again."""
         seed_global(self._device, self._seed, "step", number)
         return non_finite(self._passed(number, batch, slice(None)), number)
+
+
+def parts_of(total: int, batch_size: int, parts: int) -> Iterator[slice]:
+    """The rows of a batch in parts as even as can be, none greater than those of a whole batch."""
+    greatest = -(-batch_size // parts)
+    count = -(-total // greatest)
+    small, odd = divmod(total, count)
+    first = 0
+    for number in range(count):
+        last = first + small + (number < odd)
+        yield slice(first, last)
+        first = last
 
 
 def non_finite(out: LossOut, number: int) -> NonFiniteError:

@@ -24,7 +24,7 @@ from sfumato.run import Json, Run, RunFolder
 from sfumato.step import SLOWER, Step, Sums
 
 Progress = Callable[[Json], None]
-_WARM = 3
+_WARM, _WARM_COMPILED = 3, 10
 
 
 class Trainer:
@@ -77,9 +77,8 @@ class Trainer:
         self._best, self._kept = float("inf"), 0
         self._best_weights: dict[str, Tensor] | None = None
         self._history: list[Json] = []
-        self._memory = PeakMemory(model.device)
         self._listening, self._began, self.sharing = 0.0, 0.0, 1
-        self.stepping = ""
+        self.stepping, self._stopped = "", False
 
     def run(self) -> Run:
         """Train to the end, or until patience runs out."""
@@ -99,7 +98,9 @@ class Trainer:
     def seconds_a_step(self, steps: int) -> float:
         """How long a step takes, its share of fitting a likelihood included; the model is spoilt by it."""
         with keyed_global(self._device, self._seed, "run"):
-            warm = min(_WARM, self.steps - 1)
+            # What is compiled, or captured, is so in the first steps.
+            wanted = _WARM_COMPILED if self._spec.compile else _WARM
+            warm = min(wanted, self.steps - 1)
             self._take(warm)
             began = time.perf_counter()
             # A schedule refuses more steps than it was made for.
@@ -137,7 +138,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Open the folder, and tell who listens."""
-        self._began = time.perf_counter()
+        self._began, self._memory = time.perf_counter(), PeakMemory(self._device)
         self._folder.start(self.model.spec, self.model, self._splits)
         self._tell("run_started", run=self._folder.path, spec=self.model.spec.to_json())
 
@@ -263,11 +264,14 @@ class Trainer:
             self.model.load_state_dict(last)
 
     def stop(self, error: BaseException) -> None:
-        """Save what there is when something ends the run.
+        """Save what there is when something ends the run; at the first call alone.
 
         Raises:
             OutOfMemoryError: That is what ended it.
         """
+        if self._stopped:
+            return
+        self._stopped = True
         self.model.autocast = False
         self.model.eval()
         self._checkpoint()

@@ -15,7 +15,7 @@ from torch.distributions.constraints import Constraint
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sfumato.assembly import assemble
-from sfumato.batches import chunks
+from sfumato.batches import Batches, chunks
 from sfumato.data import Contract, Splits, as_splits
 from sfumato.datasets import check_splits, load_splits
 from sfumato.devices import choose_device
@@ -31,6 +31,7 @@ from sfumato.registry import Registry, registry
 from sfumato.resolve import bind, load_spec
 from sfumato.run import Run, RunFolder
 from sfumato.spec import Spec
+from sfumato.step import parts_of
 from sfumato.trainer import Progress, Trainer
 
 Data = Splits | Tensor | np.ndarray[Any, Any] | Mapping[str, Any]
@@ -125,10 +126,17 @@ def _certain(support: Constraint | None, contract: Contract) -> bool:
 
 def check_batches(model: Model, splits: Splits) -> None:
     """Raise a :class:`SpecError` if batches of one item would meet batch normalisation."""
-    size = min(model.spec.training.batch_size, len(splits.train))
-    if size == 1 and any(isinstance(m, _BatchNorm) for m in model.modules()):
-        message = "batch normalisation needs batches of at least two items"
-        raise SpecError([Problem("K206", "/training/batch_size", message)])
+    spec = model.spec.training
+    if not any(isinstance(m, _BatchNorm) for m in model.modules()):
+        return
+    sizes = set(Batches.sizes_of(len(splits.train), spec.batch_size))
+    parts = {
+        p.stop - p.start for n in sizes for p in parts_of(n, spec.batch_size, spec.accumulate)
+    }
+    if min(parts) == 1:
+        which = "batch_size" if spec.accumulate == 1 else "accumulate"
+        message = "batch normalisation needs batches, and parts of them, of at least two items"
+        raise SpecError([Problem("K206", f"/training/{which}", message)])
 
 
 def check_patience(spec: Spec, splits: Splits) -> None:

@@ -44,10 +44,15 @@ def schedules(
     return [make(made, steps, **options) for made in optimisers]
 
 
+def capturable(spec: TrainingSpec) -> bool:
+    """Whether a graph may hold the updates: a schedule that changes more than the rate would be frozen."""
+    return spec.schedule is None or spec.schedule.type != "one_cycle"
+
+
 def make_capturable(made: Optimizer, device: torch.device) -> None:
     """Prepare an optimiser for a CUDA graph, which would freeze a rate that is a Python number."""
     for group in made.param_groups:
-        group["lr"] = torch.tensor(float(group["lr"]), device=device)
+        group["lr"] = torch.tensor(float(group["lr"]), device=device, dtype=torch.float32)
         if "capturable" in group:
             group["capturable"] = True
 
@@ -83,7 +88,8 @@ class Updates:
                 make_capturable(made, model.device)
         self._late = model.device.type == "cuda" if late is None else late
         self._failed = torch.tensor(-1, device=model.device)
-        self._off = torch.zeros((), device=model.device)
+        # Of the type that kernels look for, whatever the default is.
+        self._off = torch.zeros((), device=model.device, dtype=torch.float32)
         if self._late:
             for made in self._optimisers:  # fused ones look at it on the device
                 made.found_inf = self._off  # type: ignore[attr-defined]
@@ -114,9 +120,9 @@ class Updates:
         main, own = self._groups
         if own:
             # Both from one graph, each with respect to its own parameters: nothing leaks.
-            _add(main, objective, retain=critic is not None)
+            objective.backward(inputs=main, retain_graph=critic is not None)
             if critic is not None:
-                _add(own, critic, retain=False)
+                critic.backward(inputs=own)
         else:
             objective.backward()
 
@@ -143,12 +149,3 @@ class Updates:
         """Go on in the schedules of the rate."""
         for schedule in self._schedules:
             schedule.step()
-
-
-def _add(parameters: list[nn.Parameter], objective: Tensor, *, retain: bool) -> None:
-    gradients = torch.autograd.grad(objective, parameters, retain_graph=retain, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        if parameter.grad is None:
-            parameter.grad = gradient
-        elif gradient is not None:
-            parameter.grad += gradient

@@ -7,9 +7,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from sfumato import views
 from sfumato.alike import family
 from sfumato.assembly import assemble
+from sfumato.data import Splits
 from sfumato.errors import ArtifactError, SfumatoError
 from sfumato.evaluation import Metrics
 from sfumato.figures import Json
@@ -25,6 +28,7 @@ from sfumato.run import RunFolder
 from sfumato.sampler_files import save_sampler, saved_sampler
 from sfumato.samplers import fit_sampler
 from sfumato.spec import Spec
+from sfumato.stored import Stored
 from sfumato.subject import Subject
 from sfumato.trainer import Trainer
 
@@ -50,6 +54,7 @@ class Workbench:
     ) -> None:
         self.conditions, self._metrics, self._parts = conditions, metrics, parts
         self._splits = splits = conditions.splits
+        self._resident: dict[torch.device, Splits] = {}
         self.split = "test" if splits.test is not None else "train"
         self.items = splits.seen(self.split).take(slice(0, views.SHOWN))
 
@@ -81,8 +86,10 @@ class Workbench:
         hooks: Hooks,
         progress: Callable[[Json], None] | None,
         notes: list[str],
+        *,
+        stacked: bool = False,
     ) -> Trained | Trainer:
-        """The run that is in its folder already, or what trains it."""
+        """The run that is in its folder already, or what trains it; perhaps as one of a stack."""
         parts, path = self._parts, job.path
         if path is not None and job.finished:
             return finished(path, self.conditions.target, parts)
@@ -90,12 +97,23 @@ class Workbench:
         spec = spec.model_copy(update={"base": job.base})
         model = assemble(spec, self._splits.contract, spec.training.device, parts=parts)
         if path is not None:
-            kept = same_run(path, spec, model.plan, self.conditions.data, model.device, parts)
+            kept = same_run(
+                path, spec, model.plan, self.conditions.data, model.device, parts, stacked=stacked
+            )
             if isinstance(kept, Trained):
                 return kept
             if kept:
                 notes.append(f"{path} was trained again: {kept}.")
-        return Trainer(model, self._splits, RunFolder(path), hooks, progress)
+        return Trainer(model, self._on(model.device), RunFolder(path), hooks, progress)
+
+    def _on(self, device: torch.device) -> Splits:
+        """The data, with the items to learn from on a device that is not the CPU: once, for all runs."""
+        if device.type == "cpu" or isinstance(self._splits.train.x, Stored):
+            return self._splits
+        if device not in self._resident:
+            there = self._splits.train.to(device)
+            self._resident[device] = replace(self._splits, train=there)
+        return self._resident[device]
 
     # ---- measuring ------------------------------------------------------------------------------
 

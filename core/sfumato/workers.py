@@ -96,7 +96,7 @@ class Workers:
             if ready:
                 worker.take(next(numbered, None))
                 taken += worker.job is not None
-            elif message is None and made is not None and taken < total:
+            elif message is None and (made is not None or worker.broken) and taken < total:
                 self._start()  # in the place of one that died over a run
 
     def _start(self) -> None:
@@ -121,6 +121,14 @@ class Workers:
             self._warn(worker, *content)
         elif kind == "unable":
             (self.unable,) = content
+        elif kind == "broken":
+            # What comes after it can be credited to no run for certain.
+            worker.broken = True
+            worker.process.kill()
+            if job is not None:
+                self._hooks.over(number)
+                worker.job = None
+                return job, Outcome.lost(job, content[0])
         elif kind == "done" and job is not None:
             self._hooks.over(number)
             worker.job = None
@@ -174,7 +182,7 @@ class _Worker:
         self, inbox: queue.Queue[tuple[_Worker, Any]], setup: tuple[Surroundings, Any]
     ) -> None:
         self.job: Job | None = None
-        self.number, self.ready = -1, False
+        self.number, self.ready, self.broken = -1, False, False
         self.told: dict[str, Path | None] | None = None
         environment = {
             **os.environ, **_ONE_THREAD, "SFUMATO_PLUGINS": registry.allowed,
@@ -229,9 +237,10 @@ class _Worker:
         try:
             return frames.unpacked(content)
         except Exception as error:  # noqa: BLE001 - a stranger's metric may return anything
-            assert self.job is not None
-            why = f"its figures cannot be read: {type(error).__name__}: {error}"
-            return "done", Outcome.lost(self.job, why)
+            return (
+                "broken",
+                f"what its process said cannot be read: {type(error).__name__}: {error}",
+            )
 
 
 def _end(code: int) -> str:

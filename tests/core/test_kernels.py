@@ -177,3 +177,23 @@ def test_only_the_command_line_changes_the_allocator() -> None:
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == str(sys.platform == "linux")
+
+
+def test_the_command_line_keeps_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so do workers, which train for it."""
+    from sfumato import cli, worker
+
+    for module in (cli, worker):
+        kept: list[str] = []
+        monkeypatch.setattr(module, "keep_blocks", lambda kept=kept: kept.append("kept"))
+        monkeypatch.setattr(worker, "_standard_streams", lambda: sys.exit(0))
+        with pytest.raises(SystemExit):
+            cli.main(["--version"]) if module is cli else worker.main()
+        assert kept == ["kept"]
+
+
+def test_another_choice_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt variable is not taken for none."""
+    monkeypatch.setenv(kernels.VARIABLE, "mkl")
+    with pytest.raises(sfumato.DataError, match="SFUMATO_LINEAR = 'mkl'"):
+        kernels.chosen()

@@ -297,3 +297,73 @@ def test_a_comparison_says_what_it_could_not_stack(
     )
     assert any("one after another" in note and "random" in note for note in made.notes)
     assert len(made.variants[0].values("elbo")) == 2
+
+
+def test_an_odd_one_in_the_middle_is_seen(tiny: Tiny, grey: Tensor, parts: Registry) -> None:
+    """Every model is compared with itself alone, and a function may have captured anything."""
+
+    class Captured(nn.Module):
+        def __init__(self, context: Context, *, weight: float = 1.0) -> None:
+            super().__init__()
+            del context
+            self.layer = nn.Linear(16, 8)
+            self.scaled = lambda h: weight * h
+
+        def forward(self, x: Tensor) -> Tensor:
+            scaled: Any = self.scaled
+            made: Tensor = scaled(self.layer(x.flatten(1)))
+            return made
+
+    parts.register("encoder", "captured", Captured)
+    specs = [tiny(encoder={"type": "captured", "weight": w}) for w in (1.0, 50.0, 1.0)]
+    with pytest.raises(CannotStack, match="scaled"):
+        train_stacked(trainers(specs, as_splits(grey), parts))
+
+
+class Fussy(Loss):
+    """An objective that no short batch can have."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        del context
+
+    def forward(self, pass_: Pass) -> LossOut:
+        """Reconstruction of whole batches."""
+        if len(pass_.q_z.mode) == 3:
+            msg = "three items are too few"
+            raise ValueError(msg)
+        return LossOut(pass_.reconstruction())
+
+
+def test_what_ends_a_stack_is_told_in_the_place_of_each_run(
+    tiny: Tiny, grey: Tensor, parts: Registry, tmp_path: Path
+) -> None:
+    """A comparison goes on: its other models have figures, and the failed folders say so."""
+    parts.register("loss", "fussy", Fussy)
+    short = {"batch_size": 29}  # of 32 items
+    models = {"fussy": tiny(training=short, loss="fussy"), "vae": tiny(training=short)}
+    made = sfumato.compare(
+        models, grey, (0, 1), tmp_path / "c", metrics=["reconstruction"], stack=True, parts=parts
+    )
+    fussy, vae = made.variants[0], next(v for v in made.variants if v.name == "vae")
+    assert all("three items are too few" in error for error in fussy.errors.values())
+    assert len(fussy.errors) == 2
+    assert len(vae.values("reconstruction")) == 2
+    about = (tmp_path / "c" / "runs" / "fussy" / "seed-1" / "run.json").read_text()
+    assert '"status": "failed"' in about
+
+
+def test_a_stacked_run_is_no_run_alone(tiny: Tiny, grey: Tensor, tmp_path: Path) -> None:
+    """They differ by rounding: who asks for runs alone trains again, and is told why."""
+    for stack in (True, False):
+        made = sfumato.compare(
+            {"vae": tiny()},
+            grey,
+            (0, 1),
+            tmp_path / "c",
+            metrics=["elbo"],
+            stack=stack,
+            force=True,
+        )
+    assert not any(run.reused for run in made.variants[0].runs)
+    assert any("one of a stack" in note for note in made.notes)

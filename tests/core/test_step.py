@@ -19,8 +19,9 @@ from sfumato.batches import Batches
 from sfumato.compiled import pays
 from sfumato.data import as_splits
 from sfumato.direct import DirectAdam
+from sfumato.randomness import BatchNoise
 from sfumato.registry import Registry
-from sfumato.step import Step
+from sfumato.step import Step, parts_of
 from sfumato.updates import Updates
 
 Tiny = Callable[..., dict[str, Any]]
@@ -327,3 +328,101 @@ def test_other_optimisers_take_their_own_steps(tiny: Tiny, grey: Tensor, options
     updates.add(torch.stack([p.square().sum() for p in model.parameters()]).sum(), None)
     updates.apply()
     assert updates._direct == [None]
+
+
+class Aliased(Loss):
+    """A critic whose gradients are expanded, and shared by two of its parameters."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        del context
+        self.critic = nn.ParameterDict({n: nn.Parameter(torch.ones(300)) for n in "abc"})
+
+    def forward(self, pass_: Pass) -> LossOut:
+        """Sums: what a derivative of a sum is, is one number for all entries."""
+        told = (self.critic["a"] + self.critic["b"] + 2 * self.critic["c"]).sum()
+        return LossOut(pass_.reconstruction(), critic=told.expand(len(pass_.q_z.mode)))
+
+
+@pytest.mark.parametrize("training", [{}, {"accumulate": 3}, {"clip_norm": 0.1}])
+def test_gradients_of_a_critic_are_its_own(
+    tiny: Tiny, grey: Tensor, parts: Registry, training: Any
+) -> None:
+    """Expanded ones are written out, and shared ones neither added nor clipped twice."""
+    parts.register("loss", "aliased", Aliased)
+    sgd = {"type": "sgd", "lr": 1.0}
+    spec = tiny(
+        training={"steps": 1, "epochs": None, "keep": "last", "optimizer": sgd, **training},
+        loss="aliased",
+    )
+    critic: Any = sfumato.train(spec, grey, parts=parts).model.loss.critic
+    norm = (300 * (1 + 1 + 4)) ** 0.5
+    scale = min(1.0, training.get("clip_norm", norm) / norm)
+    for name, gradient in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        wanted = torch.full((300,), 1 - scale * gradient)
+        torch.testing.assert_close(critic[name].detach(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_noise_of_another_shape_is_what_was_asked_for() -> None:
+    """A loss may ask for draws of any number; in a part of a batch, for those of its rows alone."""
+    cpu, dtype = torch.device("cpu"), torch.float32
+    whole = BatchNoise(cpu, dtype, 0, "noise", 0, total=8)
+    assert whole((1, 100, 2)).shape == (1, 100, 2)
+    first = BatchNoise(cpu, dtype, 0, "noise", 0)((3, 8, 2))
+    part = BatchNoise(cpu, dtype, 0, "noise", 0, rows=slice(2, 5), total=8)
+    assert torch.equal(part((3, 3, 2)), first[:, 2:5])
+    with pytest.raises(sfumato.Incompatible, match="100 rows in a part of 3"):
+        part((1, 100, 2))
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "message"), [(4, 4, "accumulate"), (3, 2, "accumulate"), (6, 3, None)]
+)
+def test_parts_are_even_and_enough_for_batch_normalisation(
+    tiny: Tiny, grey: Tensor, batch: int, parts: int, message: str | None
+) -> None:
+    """One item has no variance: that is told before the first step, where parts would come to it."""
+    normed = {"type": "mlp", "hidden": [8], "normalization": "batch"}
+    spec = tiny(training={"batch_size": batch, "accumulate": parts}, encoder=normed)
+    if message is None:
+        sfumato.train(spec, grey)
+        return
+    with pytest.raises(sfumato.SpecError, match=f"/training/{message}"):
+        sfumato.train(spec, grey)
+
+
+def test_parts_of_a_batch() -> None:
+    """They hold every row once, differ by one at most, and none is greater than a part of a whole batch."""
+    for batch in range(1, 12):
+        for parts in range(1, 14):
+            greatest = -(-batch // parts)
+            for total in range(1, batch + 2):
+                made = list(parts_of(total, batch, parts))
+                assert [r for part in made for r in range(part.start, part.stop)] == list(
+                    range(total)
+                )
+                sizes = [part.stop - part.start for part in made]
+                assert max(sizes) <= greatest
+                assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("quick")
+def test_many_models_compile_in_one_process(tiny: Tiny, grey: Tensor) -> None:
+    """Each has its own code: the compiler's limit on versions of one function is never met."""
+    for width in range(3, 14):
+        sizes = {"type": "mlp", "hidden": [width]}
+        spec = tiny(training={"epochs": 3, "batch_size": 8, "compile": True}, encoder=sizes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            sfumato.train(spec, grey)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("quick")
+def test_a_run_says_how_its_steps_were_taken(tiny: Tiny, grey: Tensor, tmp_path: Any) -> None:
+    """Compiled, if any step was; a run of few steps is none, whatever was asked for."""
+    for name, batch, how in (("many", 8, "compiled"), ("few", 32, "eager")):
+        spec = tiny(training={"epochs": 1, "batch_size": batch, "compile": True})
+        sfumato.train(spec, grey, tmp_path / name)
+        assert f'"stepping": "{how}"' in (tmp_path / name / "run.json").read_text()

@@ -19,7 +19,16 @@ from torch import Tensor
 
 import sfumato
 from sfumato import (
-    Contract, DataError, Metrics, Shard, Split, Splits, Stored, Subject, key, permuted,
+    Contract,
+    DataError,
+    Metrics,
+    Shard,
+    Split,
+    Splits,
+    Stored,
+    Subject,
+    key,
+    permuted,
 )  # fmt: skip
 from sfumato import ahead as reading
 from sfumato.batches import Batches, chunks
