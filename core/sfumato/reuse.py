@@ -17,6 +17,8 @@ from sfumato.registry import LOCAL, Registry, registry
 from sfumato.run import Json, Run, check_one_run, environment, read_about, read_metrics
 from sfumato.spec import Spec
 
+_UNFINISHED = {"running": "it was not finished"}
+_WORDS = {"linear": "library of linear products"}
 _ALIKE = ("sfumato", "torch", "python", "device", "device_name", "threads", "linear")
 
 
@@ -120,10 +122,11 @@ def _differs(
 ) -> str:
     """Why a run is not what training would make now; empty if it is."""
     here, there = environment(device), about.get("environment", {})
-    other = [name for name in _ALIKE if there.get(name) != here[name]]
+    other = [_WORDS.get(n, n) for n in _ALIKE if there.get(n) != here[n]]
+    status = str(about.get("status"))
     provenance = {kind: dict(origin) for kind, origin in plan.provenance.items()}
     reasons = (
-        (about.get("status") != "finished", f"it is {about.get('status')}"),
+        (about.get("status") != "finished", _UNFINISHED.get(status, f"it is {status}")),
         (about.get("spec_hash") != spec.hash, "its spec is another"),
         (about.get("data", {}).get("sha256") != data, "its data were others"),
         (about.get("provenance") != provenance, "its plugins were others"),

@@ -18,6 +18,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from sfumato import kernels
 from sfumato.artifact import MAX_HEADER, WEIGHTS, refuse_missing
 from sfumato.artifact import save as save_model
 from sfumato.data import Splits, fingerprint
-from sfumato.errors import ArtifactError, SpecError
+from sfumato.errors import ArtifactError, SfumatoError, SpecError
 from sfumato.files import append_line, make_folder, write_json
 from sfumato.model import Model
 from sfumato.registry import own_version
@@ -136,6 +137,14 @@ class RunFolder:
     def _write(self) -> None:
         if self.path is not None:
             write_json(self.path / "run.json", self._about)
+
+
+def mark_failed(path: Path, why: str) -> None:
+    """Say in a run folder that a run which was going on failed, where the run itself cannot any more."""
+    with suppress(SfumatoError):
+        about = read_about(path)
+        if about.get("status") == "running":
+            write_json(path / "run.json", {**about, "status": "failed", "error": why})
 
 
 def environment(device: torch.device) -> Json:

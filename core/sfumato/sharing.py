@@ -77,7 +77,9 @@ class Share:
             stack: Whether runs are to be stacked; by default on CUDA.
         """
         if stack or (stack is None and target.type == "cuda"):
-            return cls(1, stacked=True)
+            several = workers is not None and workers > 1
+            told = "Runs in a stack are made in one process, whatever workers says."
+            return cls(1, note=told if several else None, stacked=True)
         count = min(processes(workers), runs)
         if count == 1 or (workers is None and _steps(found, splits, runs) < _WORTH):
             return cls(1)

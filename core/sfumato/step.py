@@ -124,7 +124,7 @@ class Step:
             if compiled.works:
                 raise
             # No weight was changed yet.
-            message = f"steps are not compiled: {first_line(error)}"
+            message = f"steps are not compiled, and the run goes on: {first_line(error)}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
             self._compiled = None
             seed_global(self._device, self._seed, "step", number)  # what it drew is drawn again

@@ -125,8 +125,11 @@ def _certain(support: Constraint | None, contract: Contract) -> bool:
 
 
 def check_batches(model: Model, splits: Splits) -> None:
-    """Raise a :class:`SpecError` if batches of one item would meet batch normalisation."""
+    """Raise a :class:`SpecError` if batches have too few items: for their parts, or to be normalised."""
     spec = model.spec.training
+    if spec.accumulate > spec.batch_size:
+        message = f"a batch of {spec.batch_size} has no {spec.accumulate} parts"
+        raise SpecError([Problem("K206", "/training/accumulate", message)])
     if not any(isinstance(m, _BatchNorm) for m in model.modules()):
         return
     sizes = set(Batches.sizes_of(len(splits.train), spec.batch_size))

@@ -22,6 +22,7 @@ from sfumato.hook_order import OneRunAtATime
 from sfumato.hooks import Hooks
 from sfumato.jobs import Conditions, Job, Outcome
 from sfumato.registry import registry
+from sfumato.run import mark_failed
 from sfumato.surroundings import Surroundings
 from sfumato.workbench import Progress
 
@@ -151,7 +152,10 @@ class Workers:
         if worker.told is not None:  # trackers are not left with a run that has no end
             self._hooks.call(worker.number, "run_finished", {**worker.told, "status": "failed"})
         self._hooks.over(worker.number)
-        return job, Outcome.lost(job, f"its process {_end(code)}. {_advice(code)}")
+        why = f"its process {_end(code)}. {_advice(code)}"
+        if job.path is not None and not job.finished:
+            mark_failed(job.path, why)
+        return job, Outcome.lost(job, why)
 
     def _stop(self) -> None:
         """End all processes: they may save what they have, for some seconds."""

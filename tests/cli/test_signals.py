@@ -15,12 +15,16 @@ import sfumato
 
 @pytest.mark.parametrize(
     ("number", "code", "status"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "interrupted")],
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "interrupted"),
+        (signal.SIGHUP, 143, "interrupted"),
+    ],
 )
 def test_a_stopped_run_says_so_and_keeps_its_weights(
     number: signal.Signals, code: int, status: str, tmp_path: Path
 ) -> None:
-    """Ctrl-C and a scheduler's SIGTERM end a run alike: exit code, status, checkpoints, a hint."""
+    """Ctrl-C, a scheduler's SIGTERM and a closed terminal end a run alike: status, checkpoints, a hint."""
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps({"data": "digits", "model": {"family": "ae"}}))
     run = tmp_path / "run"

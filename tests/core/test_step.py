@@ -376,12 +376,13 @@ def test_noise_of_another_shape_is_what_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "parts", "message"), [(4, 4, "accumulate"), (3, 2, "accumulate"), (6, 3, None)]
+    ("batch", "parts", "message"),
+    [(4, 4, "accumulate"), (3, 2, "accumulate"), (6, 3, None), (6, 7, "accumulate")],
 )
 def test_parts_are_even_and_enough_for_batch_normalisation(
     tiny: Tiny, grey: Tensor, batch: int, parts: int, message: str | None
 ) -> None:
-    """One item has no variance: that is told before the first step, where parts would come to it."""
+    """One item has no variance, and a batch no more parts than items: told before the first step."""
     normed = {"type": "mlp", "hidden": [8], "normalization": "batch"}
     spec = tiny(training={"batch_size": batch, "accumulate": parts}, encoder=normed)
     if message is None:

@@ -251,6 +251,12 @@ def test_a_killed_process_costs_its_own_run(
     assert "--workers" in one.errors[0]
     assert "killed by signal 6 (SIGABRT)" in two.errors[0]
     assert one.figures == two.figures == {}
+    about = [
+        json.loads((tmp_path / "out" / "runs" / n / "seed-0" / "run.json").read_text())
+        for n in ("one", "quick")
+    ]
+    assert [a["status"] for a in about] == ["failed", "finished"]
+    assert about[0]["error"] == one.errors[0]
     assert quick.values("elbo") == alone.variants[0].values("elbo")
     assert len(set(at_work.values())) == 3
     ends = [(run, more) for what, run, more in listener.told if what == "finished"]

@@ -126,6 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in arguments
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminate)
+    hangup = getattr(signal, "SIGHUP", None)  # a closed terminal; nohup has it ignored
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
+        signal.signal(hangup, _terminate)
     keep_blocks()
     try:
         # These may stand anywhere: who looks for a traceback repeats a command and appends --debug.
@@ -157,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: a run saves what it has, as after an interrupt."""
+    """SIGTERM, or a terminal that was closed: a run saves what it has, as after an interrupt."""
 
 
 def _terminate(_: int, __: object) -> None:
