@@ -50,16 +50,38 @@ def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+def epochs(metrics: Path) -> int:
+    """How many epochs a run has told of."""
+    return len(metrics.read_text().splitlines())
+
+
 @contextmanager
 def comparing(out: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A comparison whose two processes have begun to train, and these."""
-    command = [sys.executable, "-c", RUN, "compare", *ENDLESS, "--workers", "2", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        "-c",
+        RUN,
+        "compare",
+        *ENDLESS,
+        "--workers",
+        "2",
+        "--out",
+        str(out),
+    ]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:  # fmt: skip
         try:
-            wait_until(lambda: len(list(out.glob("runs/*/*/metrics.jsonl"))) == 2)
+            # Two epochs of each: after the line of the first one, its weights are yet to be kept.
+            wait_until(
+                lambda: (
+                    [e > 1 for e in map(epochs, out.glob("runs/*/*/metrics.jsonl"))] == [True] * 2
+                )
+            )
             yield process, children(process.pid)
         finally:
             process.kill()
@@ -73,7 +95,11 @@ def test_a_stopped_comparison_stops_its_processes(
     with comparing(tmp_path / "out") as (process, workers):
         assert len(workers) == 2
         os.killpg(process.pid, number)  # as a terminal sends it
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # it says where it is
+            pytest.fail(process.communicate()[1])
     assert process.returncode == code
     assert "Traceback" not in err
     assert err.splitlines()[-1] == ("terminated" if number == signal.SIGTERM else "interrupted")
