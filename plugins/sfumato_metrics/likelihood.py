@@ -114,10 +114,7 @@ def squared_errors(subject: Subject) -> Tensor:
             return _squared(split, subject.reconstructions())
         runs = (split.take(slice(at, at + _AT_ONCE)) for at in range(0, len(split), _AT_ONCE))
         return torch.cat(
-            [
-                _squared(r, model.reconstruct(r.x, condition=r.condition, mask=r.mask))
-                for r in runs
-            ]
+            [_squared(r, model.reconstruct(r.x, condition=r.condition, mask=r.mask)) for r in runs]
         )
 
     errors = subject.once("sfumato_metrics.squared_errors", make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -183,6 +184,8 @@ def test_the_command_line_keeps_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """And so do workers, which train for it."""
     from sfumato import cli, worker
 
+    # Who tests must still hear of signals afterwards.
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     for module in (cli, worker):
         kept: list[str] = []
         monkeypatch.setattr(module, "keep_blocks", lambda kept=kept: kept.append("kept"))
@@ -190,6 +193,8 @@ def test_the_command_line_keeps_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(SystemExit):
             cli.main(["--version"]) if module is cli else worker.main()
         assert kept == ["kept"]
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_another_choice_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
