@@ -185,6 +185,7 @@ def test_the_command_line_keeps_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     from sfumato import cli, worker
 
     # Who tests must still hear of signals afterwards.
+    before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     for module in (cli, worker):
         kept: list[str] = []
@@ -194,7 +195,7 @@ def test_the_command_line_keeps_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
             cli.main(["--version"]) if module is cli else worker.main()
         assert kept == ["kept"]
     monkeypatch.undo()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_another_choice_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
