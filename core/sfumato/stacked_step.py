@@ -69,13 +69,15 @@ class StackedStep:
         totals: Tensor | None = None
         items, step = 0, number * batches.per_epoch
         self._mode(training=True)
-        for rows in orders.split(batches.sizes, dim=1):
-            if step == self._trainers[0].steps:
-                break
-            sums = self._step(step, rows)
-            totals = sums.clone() if totals is None else totals + sums
-            items, step = items + rows.shape[1], step + 1
-        self._mode(training=False)
+        try:
+            for rows in orders.split(batches.sizes, dim=1):
+                if step == self._trainers[0].steps:
+                    break
+                sums = self._step(step, rows)
+                totals = sums.clone() if totals is None else totals + sums
+                items, step = items + rows.shape[1], step + 1
+        finally:  # models of runs that have ended are in somebody's hands
+            self._mode(training=False)
         means = (cast("Tensor", totals) / items).tolist()
         return [dict(zip(self._names, row, strict=True)) for row in means], step
 
@@ -141,7 +143,9 @@ class StackedStep:
             BatchNoise(self._device, self._model.dtype, seed, "noise", number, generator=generator)
             for seed, generator in zip(self._seeds, self._generators, strict=True)
         ]
-        drawn = ([source((k, b, *event)) for source in sources] for k, _, *event in self._asked)
+        whole = self._trainers[0].batches.sizes[0]
+        shapes = [(k, b if rows == whole else rows, *event) for k, rows, *event in self._asked]
+        drawn = ([source(shape) for source in sources] for shape in shapes)
         # One model's draws come after each other from its own stream, as they would alone.
         return tuple(torch.stack(one) for one in drawn)
 

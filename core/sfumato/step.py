@@ -63,7 +63,7 @@ class Step:
 
         Raises:
             NonFiniteError: The objective is not finite, and no weight was changed. On CUDA
-                :meth:`check` tells.
+                :meth:`failed` tells.
         """
         seed_global(self._device, self._seed, "step", number)
         sums = self._taken_compiled(number, batch)

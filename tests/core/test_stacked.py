@@ -20,7 +20,7 @@ from sfumato.registry import Registry
 from sfumato.run import Run, RunFolder
 from sfumato.spec import Spec
 from sfumato.stacked import train_stacked
-from sfumato.stacked_step import CannotStack
+from sfumato.stacked_step import CannotStack, StackedStep
 from sfumato.trainer import Trainer
 
 Tiny = Callable[..., dict[str, Any]]
@@ -367,3 +367,48 @@ def test_a_stacked_run_is_no_run_alone(tiny: Tiny, grey: Tensor, tmp_path: Path)
         )
     assert not any(run.reused for run in made.variants[0].runs)
     assert any("one of a stack" in note for note in made.notes)
+
+
+class Discrepant(Loss):
+    """A penalty on the distance of codes from some draws of the prior, however many items there are."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        del context
+
+    def forward(self, pass_: Pass) -> LossOut:
+        """Reconstruction, and a distance from seven draws."""
+        drawn = pass_.scope.noise((1, 7, *pass_.z.shape[2:]))[0]
+        distance = (pass_.z[0][:, None] - drawn).square().sum((1, 2))
+        return LossOut(pass_.reconstruction() + distance)
+
+
+def test_noise_of_another_number_is_drawn_as_alone(
+    tiny: Tiny, grey: Tensor, parts: Registry
+) -> None:
+    """A loss that asks for seven draws gets seven in a stack, in short batches too."""
+    parts.register("loss", "discrepant", Discrepant)
+    spec = tiny("ae", training={"precision": "float64", "batch_size": 15}, loss="discrepant")
+    check(both([spec] * 2, grey.double(), parts), 2)
+
+
+def test_a_finished_model_stays_in_evaluation_mode(
+    tiny: Tiny, grey: Tensor, parts: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends the stack in the middle of a later epoch, who finished early is left alone."""
+    made = trainers([tiny(training={"epochs": 9, "batch_size": 15})] * 2, as_splits(grey), parts)
+    monkeypatch.setattr(made[0], "out_of_patience", lambda epoch: epoch == 2)
+    taken = StackedStep._step
+
+    def failing(step: StackedStep, number: int, rows: Tensor) -> Tensor:
+        if number == 7:  # in the third epoch
+            msg = "enough"
+            raise ValueError(msg)
+        return taken(step, number, rows)
+
+    monkeypatch.setattr(StackedStep, "_step", failing)
+    first, second = train_stacked(made)
+    assert isinstance(second, ValueError)
+    assert isinstance(first, Run)
+    assert not first.model.training
+    assert not any(module.training for module in first.model.modules())
