@@ -17,7 +17,7 @@ from torch.optim import lr_scheduler
 Rate = Annotated[float, Field(gt=0, description="Learning rate.")]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Steps = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=1, lt=2**53)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Parameters = Iterable[nn.Parameter]
 

@@ -20,7 +20,12 @@ from typing import Annotated, Any, Literal, Union
 import annotated_types
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticKnownError, PydanticUndefined, to_jsonable_python
+from pydantic_core import (
+    PydanticCustomError,
+    PydanticKnownError,
+    PydanticUndefined,
+    to_jsonable_python,
+)
 
 from sfumato.option_patterns import portable
 from sfumato.strict_json import dumps, normalized
@@ -146,11 +151,19 @@ def _leaf(annotation: Any, bounds: Bounds, *, paths: bool) -> Any:
         return Annotated[annotation, BeforeValidator(check), WithJsonSchema(schema)]
     _only(bounds, (), annotation)
     if paths and annotation is Path:
-        return Annotated[Path, WithJsonSchema({"type": "string"})]
+        schema = {"type": "string", "pattern": r"^[^\u0000]*$"}
+        return Annotated[Path, BeforeValidator(_check_path), WithJsonSchema(schema)]
     if annotation not in _LEAVES:
         msg = f"has type {_shown(annotation)}, which a spec cannot hold"
         raise ValueError(msg)
     return annotation
+
+
+def _check_path(value: Any) -> Any:
+    """Refuse what no file can be called: opening it would raise no OSError but a ValueError."""
+    if isinstance(value, str) and "\0" in value:
+        raise PydanticCustomError("path", "should hold no NUL character")
+    return value
 
 
 def _check_number(value: Any, kind: type, bounds: Bounds) -> Any:

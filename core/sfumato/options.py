@@ -102,6 +102,7 @@ _EMPTY = inspect.Parameter.empty
 
 
 @_total
+@functools.cache  # evaluating annotations compiles code, and loading a model should compile none
 def signature(entry: Entry) -> dict[str, tuple[Any, Any]]:
     """Keyword-only parameters of a part: annotation and default of each.
 

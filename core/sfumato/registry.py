@@ -6,7 +6,6 @@ Importing this module imports neither torch nor pydantic nor any plugin.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import os
 import re
@@ -17,6 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from sfumato.errors import PluginError, SfumatoError, UnknownPartError
+from sfumato.quotations import nearest, quoted
 
 PROJECT = "sfumato"
 PARTS = ("encoder", "posterior", "prior", "decoder", "likelihood", "loss")
@@ -159,9 +159,9 @@ class Registry:
         name = normalized(distribution)
         others = sorted({e.distribution for e in scanned()} - {PROJECT})
         if name not in others:
-            near = difflib.get_close_matches(name, others, 1)
-            guess = f'did you mean "{near[0]}"?  ' if near else ""
-            msg = f'no plugin is called "{distribution}"'
+            near = nearest(name, others)
+            guess = f'did you mean "{near}"?  ' if near else ""
+            msg = f'no plugin is called "{quoted(distribution)}"'
             raise UnknownPartError(msg, hint=f"{guess}see: sfumato plugins")
         self._denied.add(name)
         self._installed = None
@@ -257,29 +257,29 @@ class Registry:
 
     def _unknown(self, kind: str, reference: str, names: list[str]) -> SfumatoError:
         distribution, _, name = reference.rpartition(":")
+        said = f'unknown {kind} "{quoted(reference)}"'
         if distribution == LOCAL:
             return UnknownPartError(
-                f'{kind} "{name}" is not registered in this process',
+                f'{kind} "{quoted(name)}" is not registered in this process',
                 hint="register it first: sfumato.register, or --plugin FILE",
             )
-        for entry in scanned():
+        for entry in scanned() if self._leaves_some_out else ():
             if (entry.kind, entry.name) == (kind, name) and not self.allows(entry.distribution):
                 return UnknownPartError(
-                    f'unknown {kind} "{reference}"',
+                    said,
                     hint=f"{entry.distribution} has one, and SFUMATO_PLUGINS or --no-plugin leaves it out",
                 )
         if distribution and self.version_of(distribution) is None:
-            return UnknownPartError(
-                f'unknown {kind} "{reference}"',
-                hint=f"no plugin {distribution} is installed here  see: sfumato plugins",
-            )
-        near = difflib.get_close_matches(name, names, 1)
-        guess = (
-            f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(names) or 'none'}"
-        )
-        return UnknownPartError(
-            f'unknown {kind} "{reference}"', hint=f"{guess}  see: sfumato list {kind}"
-        )
+            hint = f"no plugin {quoted(distribution)} is installed here  see: sfumato plugins"
+            return UnknownPartError(said, hint=hint)
+        near = nearest(name, names)
+        guess = f'did you mean "{near}"?' if near else f"there are: {', '.join(names) or 'none'}"
+        return UnknownPartError(said, hint=f"{guess}  see: sfumato list {kind}")
+
+    @property
+    def _leaves_some_out(self) -> bool:
+        """Whether a plugin that is installed may be hidden; to look for it reads all distributions."""
+        return self._allow != "all" or bool(self._denied)
 
 
 def scanned() -> Iterator[Entry]:

@@ -1,13 +1,13 @@
-"""From text to a resolved spec: strict JSON, overrides, family, parts, defaults.
+"""From data to a resolved spec: overrides, family, parts, defaults.
 
 All problems at once.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from sfumato.data import Contract
 from sfumato.errors import PluginError, Problem, SfumatoError, SpecError, UnknownPartError
 from sfumato.option_types import integral
 from sfumato.options import Part, arguments, config_model, nested_options, spelled_out
+from sfumato.quotations import nearest, one_line, quoted
 from sfumato.registry import PARTS, Entry, Registry, registry
 from sfumato.spec import (
     DEFAULT_OPTIMIZER,
@@ -28,9 +29,26 @@ from sfumato.spec import (
     Spec,
     TrainingSpec,
 )
-from sfumato.strict_json import MAX_DEPTH, Place, dumps, loads, pointer
+from sfumato.spec_sources import (
+    as_json,
+    check_depth,
+    check_size,
+    few,
+    nowhere,
+    parsed,
+    read,
+    too_large,
+)
+from sfumato.strict_json import MAX_BYTES, Place, dumps, pointer
 from sfumato.training_parts import OPTIMIZERS, SCHEDULES
 
+_SENTENCE = 500
+MAX_PROBLEMS = 100
+"""Problems that are told at once; nobody reads more."""
+# Its names of types are not JSON's, and what it validates is not the user's to know.
+_PYDANTICS = re.compile(
+    r"^(?:(?:Input|Tuple|List|Dictionary|String) (?=should)|Value error, )| after validation\b"
+)
 TOP = ("$schema", "format", "data", "model", "training")
 Raw = dict[str, Any]
 M = TypeVar("M", bound=BaseModel)
@@ -61,12 +79,14 @@ def load_spec(
         >>> spec.model.latent_dim, spec.model.posterior.type, spec.training.epochs
         (2, 'gaussian', 100)
     """
-    raw, place, base = _read(source)
+    raw, place, base = read(source)
     changed: dict[str, str] = {}
-    for override in overrides:
+    for override in few(overrides):
         raw = overridden(raw, override)
         name = override.partition("=")[0]
-        changed["/" + name.replace(".", "/")] = f"{name}="
+        changed["/" + name.replace(".", "/")] = f"{quoted(name)}="
+    if changed:
+        check_size(raw, "")  # so far each of them is small
 
     def placed(at: str) -> str | None:
         """Where a value stands: in an override if one gave it, else in the file."""
@@ -97,8 +117,8 @@ def resolve_part(kind: str, raw: Any, at: str, parts: Registry = registry) -> Pa
     Raises:
         SpecError: Everything that is wrong with it, under the pointer ``at``.
     """
-    resolver = _Resolver(parts, _nowhere)
-    part = resolver.part(kind, _as_json(raw, at), at)
+    resolver = _Resolver(parts, nowhere)
+    part = resolver.part(kind, as_json(raw, at), at)
     if part is None:
         raise SpecError(resolver.problems)
     return part
@@ -111,7 +131,7 @@ def expanded(entry: Entry, config: Part) -> Raw:
         PluginError: It fails.
     """
     try:
-        return dict(_as_json(dict(entry.load()(**arguments(config))), ""))
+        return dict(as_json(dict(entry.load()(**arguments(config))), ""))
     except (Exception, SystemExit) as error:
         message = f"{entry.location} of {entry.distribution} fails: {told(error)}"
         raise PluginError(message) from error
@@ -132,7 +152,7 @@ def default_part(
         PluginError: It is no valid part here, or holds itself.
     """
     here = (entry, option)
-    resolver = _Resolver(parts, _nowhere, (*within, here))
+    resolver = _Resolver(parts, nowhere, (*within, here))
     made = None
     if here in within:
         resolver.problems.append(Problem("K302", "", "it holds itself, without end"))
@@ -162,63 +182,10 @@ def merge(base: Any, top: Any) -> Any:
     return {**base, **{k: merge(base.get(k), v) for k, v in top.items()}}
 
 
-def _read(source: Any) -> tuple[Raw, Place, Path]:
-    place: Place = _nowhere
-    if isinstance(source, Spec):
-        return source.to_json(), place, source.base
-    if isinstance(source, Mapping):
-        value, base = _as_json(dict(source), ""), Path()
-    elif isinstance(source, str | os.PathLike):
-        path = Path(source)
-        value, place = loads(_text(path), str(path))
-        base = path.parent
-    else:
-        message = f"a spec is a path or a mapping, not {type(source).__name__}"
-        raise SpecError([Problem("K202", "", message)])
-    if not isinstance(value, dict):
-        raise SpecError([Problem("K202", "", "a spec is a JSON object", where=place(""))])
-    return value, place, base
-
-
-def _as_json(value: Any, at: str) -> Any:
-    """Python data as they would be read from a file."""
-    try:
-        text = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise SpecError([Problem("K101", at, f"not JSON data: {error}")]) from None
-    return loads(text)[0]
-
-
-def _nowhere(_: str) -> str | None:
-    """Data have no lines."""
-    return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8 text: {error.reason} at byte {error.start}"
-        raise SpecError([Problem("K101", "", message, where=str(path))]) from None
-    except OSError as error:
-        hint = "write one with: sfumato init vae -o vae.json"
-        problem = Problem("K104", "", (error.strerror or "unreadable").lower(), hint, str(path))
-        raise SpecError([problem]) from None
-
-
 def overridden(raw: Raw, override: str) -> Raw:
     """Spec data with one override, ``path=value``, merged in."""
-    path, equals, text = override.partition("=")
-    if not equals or not all(path.split(".")) or path.count(".") >= MAX_DEPTH:
-        message = f"override {override!r} is not of the form path=value"
-        raise SpecError([Problem("K105", "", message, "for example training.epochs=5")])
-    try:
-        value = loads(text)[0]
-    except SpecError:
-        if text[:1] in ("{", "[", '"'):
-            raise
-        value = text
-    for name in reversed(path.split(".")):
+    names, value = parsed(override)
+    for name in reversed(names):
         value = {name: value}
     return dict(merge(raw, value))
 
@@ -246,7 +213,14 @@ class _Resolver:
         training = self._training(self._object(raw, "training"))
         if self.problems or model is None or training is None:
             raise SpecError(sorted(self.problems, key=_line_and_column))
-        return Spec(data=data, model=model, training=training, base=base)
+        spec = Spec(data=data, model=model, training=training, base=base)
+        # Written out, with its defaults and overrides, it can be read again.
+        written = spec.to_json()
+        check_size(written, "")
+        check_depth(written)
+        if len(dumps(written)) > MAX_BYTES:
+            raise too_large("")
+        return spec
 
     def _model(self, raw: Raw) -> ModelSpec | None:
         self._closed(raw, ("family", *ModelSpec.model_fields), "/model")
@@ -337,9 +311,9 @@ class _Resolver:
         if table is None:
             return self._parts.get(kind, name)
         if name not in table:
-            near = difflib.get_close_matches(name, table, 1)
-            hint = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(table)}"
-            msg = f'unknown {kind} "{name}"'
+            near = nearest(name, table)
+            hint = f'did you mean "{near}"?' if near else f"there are: {', '.join(table)}"
+            msg = f'unknown {kind} "{quoted(name)}"'
             raise UnknownPartError(msg, hint=hint)
         return table[name]
 
@@ -377,9 +351,11 @@ class _Resolver:
                 self._unknown_key(name, known, at)
 
     def _unknown_key(self, name: str, known: list[str], at: str) -> None:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(known) or 'none'}"
-        self._add("K201", pointer(at, name), f'unknown key "{name}"', hint)
+        if self._full:
+            return
+        near = nearest(name, known)
+        hint = f'did you mean "{near}"?' if near else f"there are: {', '.join(known) or 'none'}"
+        self._add("K201", pointer(at, name), f'unknown key "{quoted(name)}"', hint)
 
     def _explain(
         self,
@@ -391,7 +367,9 @@ class _Resolver:
     ) -> None:
         """Turn pydantic's list into problems: one a place, alternatives of a union joined."""
         said: dict[str, list[str]] = {}
-        for item in error.errors(include_url=False):
+        for item in error.errors(include_url=False, include_input=False):
+            if len(said) >= MAX_PROBLEMS:
+                break
             location = item["loc"]
             if location and location[0] in skip:
                 continue
@@ -399,7 +377,7 @@ class _Resolver:
                 self._unknown_key(str(location[-1]), known, at)
                 continue
             path, value = _navigate(raw, location, at)
-            message = item["msg"].replace("Input should", "should").removeprefix("Value error, ")
+            message = quoted(_PYDANTICS.sub("", item["msg"]), _SENTENCE)
             if item["type"] == "missing":
                 path, message = pointer(path, location[-1]), f'"{location[-1]}" is missing'
             elif item["type"] != "value_error":
@@ -410,12 +388,20 @@ class _Resolver:
             self._add("K202", path, " or ".join(dict.fromkeys([*heads, messages[-1]])))
 
     def _add(self, code: str, at: str, message: str, hint: str | None = None) -> None:
+        if self._full:
+            return
         where = self._place(at)
         parent = at
         while where is None and parent:
             parent = parent.rpartition("/")[0]
             where = self._place(parent)
-        self.problems.append(Problem(code, at, message, hint, where))
+        # Keys are the user's: as a JSON string would, the pointer escapes what they hide.
+        self.problems.append(Problem(code, one_line(at), message, hint, where))
+
+    @property
+    def _full(self) -> bool:
+        """Whether so many problems are known that more would help nobody."""
+        return len(self.problems) >= MAX_PROBLEMS
 
 
 def _navigate(raw: Any, location: tuple[int | str, ...], at: str) -> tuple[str, Any]:
@@ -438,5 +424,4 @@ def _line_and_column(problem: Problem) -> tuple[int, ...]:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004 - a line's worth
+    return quoted(json.dumps(value, default=str))

@@ -52,6 +52,18 @@ _NAMED_IN_TRAINING = ("optimizer", "schedule")
 _BY_DATA = "likelihood"
 _SAID = ("default", "description", "title", "examples", "deprecated")
 
+_ONE_LENGTH = {
+    "if": {"properties": {"epochs": {"type": "integer"}}, "required": ["epochs"]},
+    "then": {"properties": {"steps": {"type": "null"}}},
+}
+# What is no objective may be better when it is large, and when it is small.
+_NO_OBJECTIVE = {"type": "string", "not": {"pattern": r"\.objective$(?!\n)"}}
+_ONE_DIRECTION = {
+    "if": {"properties": {"monitor": _NO_OBJECTIVE}, "required": ["monitor"]},
+    "then": {"properties": {"monitor_mode": {"type": "string"}}, "required": ["monitor_mode"]},
+    "else": {"properties": {"monitor_mode": {"enum": ["min", None]}}},
+}
+
 
 def json_schema(parts: Registry = registry) -> Schema:
     """The schema of specs. Parts that cannot be used are left out, and named in its ``$comment``."""
@@ -107,10 +119,7 @@ class _Maker:
             "optimizer": self._over("optimizer", DEFAULT_OPTIMIZER["type"]),
             "schedule": _or_null(_ref("schedule")),
         }
-        training |= {
-            "if": {"properties": {"epochs": {"type": "integer"}}, "required": ["epochs"]},
-            "then": {"properties": {"steps": {"type": "null"}}},
-        }
+        training["allOf"] = [_ONE_LENGTH, _ONE_DIRECTION]
         return training
 
     def _model(self) -> Schema:

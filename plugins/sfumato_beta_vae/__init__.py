@@ -19,12 +19,15 @@ from torch import Tensor
 from sfumato import Context, Incompatible, Loss, LossOut, Pass
 
 Weight = Annotated[float, Field(ge=0, description="Weight of the divergence; 1 gives the ELBO.")]
-WarmUp = Annotated[int, Field(ge=0, description="Steps over which the weight rises from 0.")]
+_COUNTABLE = 2**53  # Steps are counted in floating-point numbers.
+WarmUp = Annotated[
+    int, Field(ge=0, lt=_COUNTABLE, description="Steps over which the weight rises from 0.")
+]
 Capacity = Annotated[
     float | None, Field(ge=0, description="Divergence to aim at after the schedule, in nats.")
 ]
 CapacitySteps = Annotated[
-    int | None, Field(ge=1, description="Steps over which the capacity rises.")
+    int | None, Field(ge=1, lt=_COUNTABLE, description="Steps over which the capacity rises.")
 ]
 # Resolved specs say null where they mean this, so it cannot change within format 1.
 DEFAULT_CAPACITY_STEPS = 10_000

@@ -75,7 +75,7 @@ class GaussianLikelihood(Likelihood):
         least = DEFAULT_SIGMA_MIN if sigma_min is None else sigma_min
         self.sigma_min = 0.0 if self.how == "fixed" else least
         # sigma = 1 until the residuals of the untrained model are known: see fit.
-        start = math.log(math.expm1(max(-math.log(least), 1e-3)))
+        start = _inverse_softplus(max(-math.log(least), 1e-3))
         if self.how in ("learned", "learned_per_dimension"):
             shape = () if self.how == "learned" else context.data_shape
             self.raw = nn.Parameter(torch.full(shape, start / _GAIN))
@@ -127,7 +127,7 @@ class GaussianLikelihood(Likelihood):
         else:
             # The inverse of what `sigma` computes, kept off the flat end of the softplus.
             above = max(math.log(sigma / self.sigma_min), 1e-2)
-            self.raw.data.fill_(math.log(math.expm1(above)) / _GAIN)
+            self.raw.data.fill_(_inverse_softplus(above) / _GAIN)
 
     def report(self) -> dict[str, Tensor]:
         """``sigma``: the scale, its mean over values where there are several."""
@@ -145,3 +145,8 @@ class GaussianLikelihood(Likelihood):
             "the density is as high as this bound lets it be, so it says little about the model"
         )
         return [said]
+
+
+def _inverse_softplus(value: float) -> float:
+    """The number whose softplus is ``value``, without the exponential of a large one."""
+    return value + math.log(-math.expm1(-value))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from sfumato import Context, Decoder, Encoder, Incompatible, Scope, Shape
 from sfumato_networks.layers import (
+    MOST_LAYERS,
     Activation,
     Width,
     activation_layer,
@@ -93,7 +94,11 @@ class ConvEncoder(Encoder):
         *,
         channels: Annotated[
             tuple[Width, ...],
-            Field(min_length=1, description="Channels of the layers, from the datum inwards."),
+            Field(
+                min_length=1,
+                max_length=MOST_LAYERS,
+                description="Channels of the layers, from the datum inwards.",
+            ),
         ] = (32, 64, 128),
         kernel_size: Kernel = 3,
         dimensions: Dimensions = None,
@@ -153,7 +158,11 @@ class ConvDecoder(Decoder):
         *,
         channels: Annotated[
             tuple[Width, ...],
-            Field(min_length=1, description="Channels of the layers, from the code outwards."),
+            Field(
+                min_length=1,
+                max_length=MOST_LAYERS,
+                description="Channels of the layers, from the code outwards.",
+            ),
         ] = (128, 64, 32),
         kernel_size: Kernel = 3,
         dimensions: Dimensions = None,

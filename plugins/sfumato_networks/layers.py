@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from sfumato import Incompatible, Scope
 
 Width = Annotated[int, Field(ge=1, le=1 << 20)]
+MOST_LAYERS = 64
+"""More would be built for seconds, and deeper ones than these do not learn without shortcuts."""
 Activation = Annotated[
     Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh"],
     Field(description="What follows every hidden layer."),

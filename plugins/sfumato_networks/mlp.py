@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sfumato import Context, Decoder, Encoder, Incompatible, Scope
 from sfumato_networks.layers import (
+    MOST_LAYERS,
     Activation,
     Width,
     activation_layer,
@@ -63,7 +64,10 @@ class MlpEncoder(Encoder):
         context: Context,
         *,
         hidden: Annotated[
-            tuple[Width, ...], Field(description="Widths of the layers, from the datum inwards.")
+            tuple[Width, ...],
+            Field(
+                max_length=MOST_LAYERS, description="Widths of the layers, from the datum inwards."
+            ),
         ] = (256, 128),
         activation: Activation = "relu",
         normalization: Normalization = "none",
@@ -113,7 +117,10 @@ class MlpDecoder(Decoder):
         context: Context,
         *,
         hidden: Annotated[
-            tuple[Width, ...], Field(description="Widths of the layers, from the code outwards.")
+            tuple[Width, ...],
+            Field(
+                max_length=MOST_LAYERS, description="Widths of the layers, from the code outwards."
+            ),
         ] = (128, 256),
         activation: Activation = "relu",
         normalization: Normalization = "none",
