@@ -13,13 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from sfumato.arrays import as_tensor, check_finite, check_memory
 from sfumato.errors import DataError
 from sfumato.interfaces import Support
+from sfumato.labels import MOST as MOST_CLASSES
+from sfumato.labels import check_label
 from sfumato.randomness import keyed_generator, permuted
 from sfumato.stored import Stored
 from sfumato.windows import positions
 
 Scaling = float | tuple[float, ...]
+REMOVE = "remove the items, or mask the values with Split(mask=...)"
+"""What to do about values that are not finite."""
 _SHOWN = 20
 _HELD = 1 << 28
 """Bytes of a split as a model sees it up to which an evaluation reads it whole."""
@@ -141,12 +146,20 @@ class Splits:
     block: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("train", "valid", "test"):
+            split = getattr(self, name)
+            if not isinstance(split, Split) and (name == "train" or split is not None):
+                msg = f"{name} is {type(split).__name__}, not sfumato.Split"
+                raise DataError(msg, hint="sfumato.Splits(sfumato.Split(x), contract)")
+        if not isinstance(self.contract, Contract):
+            msg = f"the contract is {type(self.contract).__name__}, not sfumato.Contract"
+            raise DataError(msg, hint='sfumato.Contract(shape=x.shape[1:], support="real")')
         stored = [split.x for _, split in self.named() if isinstance(split.x, Stored)]
         if self.block is None and stored:
             object.__setattr__(self, "block", stored[0].block)
-        if self.block is not None and self.block < 1:
-            msg = f"block = {self.block}: items lie together in blocks of at least one"
-            raise DataError(msg)
+        if self.block is not None and (not isinstance(self.block, int) or self.block < 1):
+            msg = f"block = {self.block!r}: items lie together in blocks of at least one"
+            raise DataError(msg, hint="give a whole number, or None")
         if any(split.mask is not None for _, split in self.named()) and not self.contract.masked:
             masked = self.contract.model_copy(update={"masked": True})
             object.__setattr__(self, "contract", masked)
@@ -190,7 +203,9 @@ def fingerprint(splits: Splits) -> str:
                 step = max(1, _HASHED // max(1, tensor[:1].numel() * tensor.element_size()))
                 for first in range(0, len(tensor), step):
                     rows = tensor[first : first + step].detach().cpu().contiguous()
-                    digest.update(rows.view(-1).view(torch.uint8).numpy().data)
+                    # A single row may have any stride, and bytes are seen only where it is 1.
+                    flat = rows.as_strided((rows.numel(),), (1,))
+                    digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -312,11 +327,15 @@ def conditioned_on_labels(splits: Splits) -> Splits:
             msg = f"items of {name} have {what}, so their labels cannot be the condition"
             raise DataError(msg, hint='leave "condition" out of the data\'s options')
     labels = {name: cast("Tensor", split.label) for name, split in splits.named()}
-    seen = 1 + max(int(label.max()) for label in labels.values())
-    names = splits.contract.classes or tuple(map(str, range(seen)))
-    if seen > len(names):
-        msg = f"there is a label {seen - 1}, and {len(names)} classes have names"
-        raise DataError(msg)
+    named = splits.contract.classes
+    for name, label in labels.items():
+        check_label(name, label, len(named) or None)
+    most = max((int(label.max()) for label in labels.values() if len(label)), default=0)
+    count = len(named) or 1 + most
+    if count > MOST_CLASSES:
+        msg = f"labels go up to {count - 1:,}: these are no classes to condition on"
+        raise DataError(msg, hint=f"number the classes without gaps, at most {MOST_CLASSES:,}")
+    names = named or tuple(map(str, range(count)))
     contract = splits.contract.model_copy(
         update={"condition_dim": len(names), "condition": "label", "classes": names}
     )
@@ -338,7 +357,7 @@ def class_condition(which: int | str, contract: Contract) -> Tensor:
             f"a vector of {contract.condition_dim} numbers" if contract.condition_dim else "none"
         )
         msg = f"the condition of this model is {kind}, not a class"
-        raise DataError(msg)
+        raise DataError(msg, hint='give the vector, or train on data with condition "label"')
     names, text = contract.classes, str(which)
     if text in names:
         number = names.index(text)
@@ -365,68 +384,45 @@ def as_splits(data: Splits | Tensor | np.ndarray[Any, Any] | Mapping[str, Any]) 
     if isinstance(data, Splits):
         return data
     if isinstance(data, Mapping):
-        arrays = {name: _as_tensor(value, name) for name, value in data.items()}
-        if "train" not in arrays or not set(arrays) <= {"train", "valid", "test"}:
-            msg = f"data name the splits {sorted(arrays)}"
+        if "train" not in data or not set(data) <= {"train", "valid", "test"}:
+            msg = f"data name the splits {sorted(map(str, data))}"
             raise DataError(msg, hint='give "train" and, if you have them, "valid" and "test"')
+        arrays = {name: _as_items(value, name) for name, value in data.items()}
     else:
-        arrays = _divided(_as_tensor(data, "data"))
+        arrays = _divided(_as_items(data, "data"))
     shape = tuple(arrays["train"].shape[1:])
     for name, array in arrays.items():
         if tuple(array.shape[1:]) != shape:
             msg = f"items of {name} have shape {tuple(array.shape[1:])}, those of train {shape}"
-            raise DataError(msg)
+            raise DataError(msg, hint="give all splits items of one shape")
     splits = {name: Split(array) for name, array in arrays.items()}
     contract = Contract(shape=shape, support=_support(arrays))
     return Splits(splits["train"], contract, splits.get("valid"), splits.get("test"))
 
 
-def _as_tensor(value: object, name: str) -> Tensor:
-    if not isinstance(value, Tensor | np.ndarray):
-        msg = f"{name} is {type(value).__name__}, not an array"
-        raise DataError(msg, hint="give a NumPy array or a tensor of shape (n, *X)")
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "bfiu":
-        msg = f"{name} holds {value.dtype}, not numbers"
-        raise DataError(msg, hint="give a NumPy array or a tensor of shape (n, *X)")
-    tensor = from_numpy(value) if isinstance(value, np.ndarray) else value.detach().cpu()
-    if tensor.layout is not torch.strided:
-        msg = f"{name} is a sparse tensor"
-        raise DataError(msg, hint="give tensor.to_dense()")
+def _as_items(value: object, name: str) -> Tensor:
+    tensor = as_tensor(value, name)
     if tensor.dim() < 2 or 0 in tensor.shape:  # noqa: PLR2004 - items, and values of each
         msg = f"{name} has shape {tuple(tensor.shape)}"
         raise DataError(
             msg, hint="the first axis counts items, and each item needs at least one value"
         )
-    if tensor.is_complex():
-        msg = f"{name} holds complex numbers"
-        raise DataError(msg, hint="give real and imaginary parts as two channels")
-    if tensor.dtype == torch.bool or (
-        not tensor.is_floating_point() and tensor.min() >= 0 and tensor.max() <= 1
-    ):
+    if tensor.is_floating_point():
+        return tensor
+    if tensor.dtype == torch.bool or (tensor.min() >= 0 and tensor.max() <= 1):
         return tensor.float()
-    if not tensor.is_floating_point():
-        msg = f"{name} holds integers from {int(tensor.min())} to {int(tensor.max())}"
-        raise DataError(
-            msg, hint="pixels: divide by their maximum first; tokens: pass sfumato.Splits"
-        )
-    return tensor
-
-
-def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
-    """An array in a type and a layout that torch can compute with."""
-    kinds = {np.dtype(t) for t in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")}
-    native = array.dtype.newbyteorder("=")
-    if native not in kinds:
-        native = np.dtype("f8" if array.dtype.kind == "f" else "i8")
-    return torch.from_numpy(np.require(array, native, ["C", "W"]))
+    msg = f"{name} holds integers from {int(tensor.min())} to {int(tensor.max())}"
+    raise DataError(msg, hint="pixels: divide by their maximum first; tokens: pass sfumato.Splits")
 
 
 def _divided(items: Tensor) -> dict[str, Tensor]:
     n, held = len(items), len(items) // 10
     if held == 0:
         return {"train": items}
-    order = permuted(torch.arange(n), n, 0)
-    items = items[order]
+    # Before the division, so that an item has the number that its user knows.
+    check_finite(items, lambda item: f"data item {item} has x", hint=REMOVE)
+    check_memory("data", tuple(items.shape), items.element_size())
+    items = items[permuted(torch.arange(n), n, 0)]
     return {
         "train": items[: n - 2 * held],
         "valid": items[n - 2 * held : n - held],

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.distributions import constraints
+import numpy as np
 
-from sfumato.data import Contract, Split, Splits, model_space, visible
+from sfumato.data import Contract, Splits
 from sfumato.errors import DataError, PluginError, Problem, SpecError
 from sfumato.options import arguments, path_options
 from sfumato.registry import Registry, registry
 from sfumato.resolve import load_spec
 from sfumato.spec import Spec
-from sfumato.stored import Stored
+from sfumato.split_checks import check_columns
+from sfumato.value_checks import check_values
 
-_VALUES = 1 << 22
-"""Values that are looked at together."""
-_ROUNDING = 1e-6
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def load_splits(
@@ -69,11 +66,15 @@ def data_options(spec: Spec, parts: Registry = registry) -> dict[str, Any]:
 
 def check_splits(splits: Splits) -> None:
     """Raise a :class:`DataError`, with split, item and field, unless all keep to the contract."""
-    _check_contract(splits.contract)
+    contract = splits.contract
+    _check_contract(contract)
     for name, split in splits.named():
-        _check_shapes(name, split, splits)
-        _check_finite(name, split)
-        _check_values(name, split, splits.contract)
+        check_columns(name, split, contract)
+        check_values(name, split, contract)
+    widths = {n: s.factors.shape[1] for n, s in splits.named() if s.factors is not None}
+    if len(set(widths.values())) > 1:
+        msg = f"factors differ in number from split to split: {widths}"
+        raise DataError(msg, hint="give all splits the same factors, in the same order")
 
 
 def _check_contract(contract: Contract) -> None:
@@ -82,117 +83,19 @@ def _check_contract(contract: Contract) -> None:
         constant = getattr(contract, field)
         if isinstance(constant, tuple) and len(constant) != values:
             msg = f"the contract has {len(constant)} values of {field}; a datum has {values}"
-            raise DataError(msg)
-
-
-def _check_shapes(name: str, split: Split, splits: Splits) -> None:
-    for field in ("x", "label", "condition", "mask", "factors"):
-        column = getattr(split, field)
-        if not isinstance(column, Tensor) and (field == "x" or column is not None):
-            msg = f"{field} of {name} is {type(column).__name__}, not a tensor"
-            raise DataError(msg, hint="convert it with torch.as_tensor")
-    contract, n = splits.contract, len(split)
-    if n == 0:
-        msg = f"the {name} split is empty"
-        raise DataError(msg)
-    _same(name, "x", tuple(split.x.shape[1:]), contract.shape)
-    for field in ("label", "condition", "mask", "factors"):
-        column = getattr(split, field)
-        if column is not None and len(column) != n:
-            msg = f"{name} has {n} items and {len(column)} rows of {field}"
-            raise DataError(msg)
-    if split.mask is not None:
-        _same(name, "mask", tuple(split.mask.shape[1:]), contract.shape)
-        if not bool(((split.mask == 0) | (split.mask == 1)).all()):
-            msg = f"the mask of {name} holds other values than 0 and 1"
-            raise DataError(msg, hint="it says 1 where a value counts and 0 where it is missing")
-    named = len(contract.factors)
-    if named and split.factors is not None:
-        _same(name, "factors", tuple(split.factors.shape[1:]), (named,))
-    width = () if split.condition is None else tuple(split.condition.shape[1:])
-    _same(name, "condition", width, (contract.condition_dim,) if contract.condition_dim else ())
-
-
-def _same(name: str, field: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    if found != wanted:
-        msg = f"items of {name} have {field} of shape {found}; the contract says {wanted}"
-        raise DataError(msg)
-
-
-def _check_finite(name: str, split: Split) -> None:
-    """Values that the mask hides may be anything."""
-    for field in ("x", "condition"):
-        column = getattr(split, field)
-        if column is None or not column.is_floating_point():
-            continue
-        first, count = "", 0
-        for at in _runs(column):
-            rows = column[at]
-            bad = ~torch.isfinite(rows)
-            if field == "x" and split.mask is not None:
-                bad &= split.mask[at].bool()
-            if bool(bad.any()):
-                item, *index = bad.nonzero()[0].tolist()
-                value = rows[(item, *index)].item()
-                first = (
-                    first or f"{_item(name, split, at.start + item)} has {field}{index} = {value}"
-                )
-                count += int(bad.sum())
-        if first:
-            msg = f"{first} ({count} such values)"
-            raise DataError(msg, hint="remove the items, or mask the values with Split(mask=...)")
-
-
-def _check_values(name: str, split: Split, contract: Contract) -> None:
-    """Values are those that the contract says; half a rounding step beyond [0, 1] is within it."""
-    support = _support(contract)
-    if _certain(split.x.dtype, contract, support):
-        return
-    for at in _runs(split.x):
-        rows = split.take(at)
-        x = model_space(rows.x, contract, torch.float64)
-        if rows.mask is not None:
-            x = visible(x, rows.mask)
-        outside = ~support.check(x)
-        if bool(outside.any()):
-            item, *index = outside.nonzero()[0].tolist()
-            value = x[(item, *index)].item()
-            msg = f"{_item(name, split, at.start + item)} has x{index} = {value:.6g}"
-            raise DataError(f"{msg}; the contract says {contract.support} values")
-
-
-def _certain(dtype: torch.dtype, contract: Contract, support: constraints.Constraint) -> bool:
-    """Whether the type of stored values says that they keep to the contract."""
-    if support is constraints.real:
-        return True  # being finite is all there is to it
-    plain = isinstance(contract.scale, float) and isinstance(contract.shift, float)
-    if (
-        dtype.is_floating_point
-        or not plain
-        or not isinstance(support, type(constraints.unit_interval))
-    ):
-        return False
-    ends = torch.tensor([torch.iinfo(dtype).min, torch.iinfo(dtype).max])
-    return bool(support.check(model_space(ends, contract, torch.float64)).all())
-
-
-def _runs(column: Tensor) -> Iterator[slice]:
-    step = max(1, _VALUES // max(1, math.prod(column.shape[1:])))
-    for first in range(0, len(column), step):
-        yield slice(first, first + step)
-
-
-def _item(name: str, split: Split, item: int) -> str:
-    """What a message calls an item: of one that lies in a file, with the place."""
-    where = f" ({split.x.source.where(item)})" if isinstance(split.x, Stored) else ""
-    return f"{name} item {item}{where}"
-
-
-def _support(contract: Contract) -> constraints.Constraint:
-    if contract.support == "token":
-        return constraints.integer_interval(0, (contract.vocabulary or 1) - 1)
-    if contract.support == "unit" or contract.binarize == "dynamic":
-        return constraints.interval(-_ROUNDING, 1 + _ROUNDING)
-    if contract.support == "binary":
-        return constraints.boolean
-    return constraints.nonnegative_integer if contract.support == "count" else constraints.real
+            raise DataError(msg, hint="give one number, or one a value of the flattened datum")
+        given = constant if isinstance(constant, tuple) else (constant,)
+        large = next((number for number in given if abs(number) > _LARGEST), None)
+        if large is not None:
+            msg = f"the contract has {large:g} as {field}, which is no finite float32"
+            raise DataError(msg, hint="scale the values before they are stored")
+    if contract.support == "token" and contract.vocabulary is None:
+        msg = "the contract says token values, and not how many symbols there are"
+        raise DataError(msg, hint="give Contract(vocabulary=...)")
+    if contract.binarize == "dynamic" and contract.support != "binary":
+        msg = f'the contract says {contract.support} values, and binarize "dynamic", which makes 0 and 1'
+        raise DataError(msg, hint='give Contract(support="binary"), or leave binarize out')
+    classes, width = len(contract.classes), contract.condition_dim
+    if contract.condition == "label" and width and classes not in (0, width):
+        msg = f"the contract has a condition of {width} classes, and names {classes}"
+        raise DataError(msg, hint="name every class, or none")

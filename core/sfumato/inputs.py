@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from sfumato.arrays import check_kind, from_numpy
 from sfumato.data import Contract, class_condition, visible
 from sfumato.errors import DataError, SupportError
 from sfumato.interfaces import Scope, Shape
@@ -25,14 +26,14 @@ _BINARIZE = (
 
 def as_tensor(value: Array, name: str) -> Tensor:
     """A tensor of real numbers, or a :class:`DataError`."""
+    if isinstance(value, np.ndarray):
+        return from_numpy(value, name)
     try:
         tensor = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         msg = f"{name} is {type(value).__name__}, not an array of numbers"
         raise DataError(msg, hint="give a NumPy array or a tensor") from error
-    if tensor.is_complex():
-        msg = f"{name} holds complex numbers"
-        raise DataError(msg, hint="give real and imaginary parts as two channels")
+    check_kind(tensor, name)
     return tensor
 
 
@@ -46,7 +47,7 @@ def as_rows(rows: Array, shape: Shape, name: str) -> Tensor:
     check_rows(tensor, shape, name)
     if not len(tensor):
         msg = f"{name} has no items"
-        raise DataError(msg)
+        raise DataError(msg, hint="give at least one")
     return tensor
 
 
@@ -82,8 +83,9 @@ def as_condition(
     else:
         given = as_rows(condition, (width,), "condition")
     if not bool(given.isfinite().all()):
-        msg = "the condition holds values that are not finite"
-        raise DataError(msg)
+        item, index = (~given.isfinite()).nonzero()[0].tolist()
+        msg = f"item {item} has condition[{index}] = {given[item, index].item()}: not finite"
+        raise DataError(msg, hint="give numbers alone, or leave the item out")
     if rows is not None and len(given) != rows:
         msg = f"condition has {len(given)} rows, and there are {rows} items"
         raise DataError(msg, hint="give one row an item in each")
@@ -125,8 +127,11 @@ def _are_bits(x: Tensor) -> bool:
 
 def check_mask(mask: Tensor) -> None:
     """Raise a :class:`DataError` unless every entry is 0 or 1."""
-    if not bool(((mask == 0) | (mask == 1)).all()):
-        msg = "the mask holds other values than 0 and 1"
+    bad = (mask != 0) & (mask != 1)
+    if bool(bad.any()):
+        item, *index = bad.nonzero()[0].tolist()
+        value = mask[(item, *index)].item()
+        msg = f"the mask holds other values than 0 and 1: item {item} has mask{index} = {value}"
         raise DataError(msg, hint="a mask says 1 where a value counts and 0 where it is missing")
 
 
@@ -151,7 +156,7 @@ def check_positive(**counts: int) -> None:
     for name, count in counts.items():
         if not isinstance(count, int) or count < 1:
             msg = f"{name} = {count!r}: it should be a whole number of at least 1"
-            raise DataError(msg)
+            raise DataError(msg, hint=f"give {name}=1 or more")
 
 
 def check_support(scope: Scope, support: Constraint, likelihood: str, first: int) -> None:

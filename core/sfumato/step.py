@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ Sums = tuple[tuple[str, ...], Tensor]
 """Names of terms, the objective last, and the sum of each over the items of a batch."""
 
 SLOWER = "lower the learning rate (training.optimizer.lr) or set training.clip_norm"
+_WILD = f"{SLOWER}; a square root or a logarithm of 0 has such a gradient, too"
 _UNSCALED = "nothing was learned yet: scale the data, or give the likelihood a larger sigma"
 
 
@@ -62,8 +65,8 @@ class Step:
         """Take step ``number``.
 
         Raises:
-            NonFiniteError: The objective is not finite, and no weight was changed. On CUDA
-                :meth:`failed` tells.
+            NonFiniteError: The objective or a gradient is not finite, and no weight was changed. On
+                CUDA :meth:`failed` tells.
         """
         seed_global(self._device, self._seed, "step", number)
         sums = self._taken_compiled(number, batch)
@@ -78,7 +81,8 @@ class Step:
         sums = self._added(number, batch, first, total)
         for rows in others:
             sums = sums + self._added(number, batch, rows, total)
-        self._updates.apply()
+        if not self._updates.apply(number):
+            raise self._wild(number)
         return sums
 
     def _added(self, number: int, batch: Batch, rows: slice, total: int) -> Tensor:
@@ -136,17 +140,51 @@ class Step:
         """The step since which updates are off, because its objective is not finite. Waits for the device."""
         return self._updates.failed()
 
-    @torch.no_grad()
     def explained(self, number: int, batch: Batch) -> NonFiniteError:
         """What of a step is not finite, found by passing over its batch again."""
         seed_global(self._device, self._seed, "step", number)
-        return non_finite(self._passed(number, batch, slice(None)), number)
+        out = self._passed(number, batch, slice(None))
+        objective = out.objective.sum() / len(batch)
+        if not math.isfinite(objective.item()):
+            return non_finite(out, number)
+        self._updates.drop()
+        self._updates.add(objective, None if out.critic is None else out.critic.sum() / len(batch))
+        return self._wild(number)
+
+    def _wild(self, number: int) -> NonFiniteError:
+        """A gradient that is not finite. The gradients are forgotten."""
+        name = self._updates.unsound()
+        self._updates.drop()
+        msg = f"step {number + 1}: the gradient of {name} is not finite, though the objective is"
+        return NonFiniteError(msg, hint=_WILD)
+
+    # ---- state ------------------------------------------------------------------------------------
+
+    @property
+    def whole(self) -> bool:
+        """Whether no update is under way, so that weights are those after some step."""
+        return not self._updates.applying
+
+    def state(self) -> dict[str, Any]:
+        """What the next steps depend on, besides the model: optimisers, and how steps are compiled."""
+        noted = None if self._compiled is None else self._compiled.noise_asked_for()
+        return {"updates": self._updates.state(), "noise": noted, "names": self._names}
+
+    def restore(self, state: Mapping[str, Any], steps: int, *, same: bool = True) -> None:
+        """Go on from a state; see :meth:`Updates.restore`."""
+        self._updates.restore(state["updates"], steps, same=same)
+        self._names = state["names"]
+        if self._compiled is not None and state["noise"] is not None:
+            self._compiled.note(state["noise"])
 
 
 def parts_of(total: int, batch_size: int, parts: int) -> Iterator[slice]:
-    """The rows of a batch in parts as even as can be, none greater than those of a whole batch."""
+    """The rows of a batch in parts as even as can be, none greater than those of a whole batch.
+
+    A batch that is not to be divided is not, though one that a last single item joined has one row more.
+    """
     greatest = -(-batch_size // parts)
-    count = -(-total // greatest)
+    count = 1 if parts == 1 else -(-total // greatest)
     small, odd = divmod(total, count)
     first = 0
     for number in range(count):

@@ -187,7 +187,9 @@ def _divided(columns: Columns, fractions: Fractions, seed: int) -> dict[str, Col
     """The items in a keyed order, cut at the cumulated shares."""
     if not math.isclose(sum(fractions), 1):
         msg = f"fractions {list(fractions)} add up to {sum(fractions):g}, not 1"
-        raise DataError(msg)
+        raise DataError(
+            msg, hint="give the shares of train, valid and test, such as 0.8, 0.1, 0.1"
+        )
     n = check_lengths(columns)
     check_items(columns)
     first, second = round(fractions[0] * n), round((fractions[0] + fractions[1]) * n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -92,7 +93,7 @@ def assembled(
     widths = {name: s.condition.shape[1] for name, s in splits.items() if s.condition is not None}
     if len(set(widths.values())) > 1:
         msg = f"conditions differ in width from split to split: {widths}"
-        raise DataError(msg)
+        raise DataError(msg, hint="give every split (n, C), with one C")
     labels = [split.label for split in splits.values() if split.label is not None]
     contract = Contract(
         shape=tuple(train.x.shape[1:]),
@@ -120,6 +121,8 @@ def check_items(columns: Columns) -> None:
     _values(columns, add_axis=columns["x"].values.ndim == 1)
     for column in ("condition", "factors"):
         _rows(columns.get(column))
+    if "label" in columns:
+        labels_of(columns["label"])
 
 
 def _values(columns: Columns, *, add_axis: bool) -> Values:
@@ -158,9 +161,15 @@ def _check_finite(values: Values) -> None:
             good |= ~values.counts[rows]
         if not good.all():
             item, *index = (int(i) for i in np.argwhere(~good)[0])
-            found = f"item {rows.start + item} has {block[(item, *index)]} at {index}"
-            msg = f"{values.where} {found}: not a finite float32"
-            raise DataError(msg, hint="remove such items, or name a mask that hides the values")
+            value = block[(item, *index)]
+            msg = f"{values.where} item {rows.start + item} has {value} at {index}: not a finite float32"
+            hidden = "remove such items, or name a mask that hides the values"
+            raise DataError(msg, hint=_remedy(float(value), hidden))
+
+
+def _remedy(value: float, otherwise: str) -> str:
+    """What to do about a value that is too large for float32, or else none."""
+    return "scale the values before they are written" if math.isfinite(value) else otherwise
 
 
 def _check_alike(values: Mapping[str, Values]) -> None:
@@ -170,7 +179,7 @@ def _check_alike(values: Mapping[str, Values]) -> None:
         if other.x.shape[1:] != shape:
             found = f"items of {other.where} have shape {other.x.shape[1:]}"
             msg = f"{found}, and those of {train.where} {shape}"
-            raise DataError(msg)
+            raise DataError(msg, hint="give all splits items of one shape")
         if other.x.dtype != train.x.dtype:
             msg = f"{other.where} holds {other.x.dtype}, and {train.where} {train.x.dtype}"
             raise DataError(msg, hint="one scaling must fit all splits: save them in one type")
@@ -196,7 +205,8 @@ def labels_of(label: Column) -> Tensor:
         )
         raise DataError(msg, hint="a label is the number of a class, from 0 on")
     if values.min() < 0 or values.max() > np.iinfo(np.int64).max:
-        msg = f"{label.where} has labels from {values.min()} to {values.max()}"
+        item = int(np.argmax((values < 0) | (values > np.iinfo(np.int64).max)))
+        msg = f"{label.where} item {item} has {values[item]}: labels go from {values.min()} to {values.max()}"
         raise DataError(msg, hint="number the classes from 0 on")
     return torch.from_numpy(values.astype(np.int64))
 
@@ -213,7 +223,7 @@ def _rows(column: Column | None) -> Tensor | None:
     if not bool(torch.isfinite(rows).all()):
         item, at = torch.nonzero(~torch.isfinite(rows))[0].tolist()
         msg = f"{column.where} item {item} has {values[item, at]} at [{at}]: not a finite float32"
-        raise DataError(msg)
+        raise DataError(msg, hint=_remedy(float(values[item, at]), "remove such items"))
     return rows
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from sfumato import DataError, Splits
 from sfumato_data.binarization import Binarize
 from sfumato_data.columns import Column, Columns, Condition, assembled, check_lengths
+from sfumato_data.files import mode_of
 from sfumato_data.idx_format import read_idx
 from sfumato_data.scaling import Scaling
 
@@ -91,7 +92,7 @@ def idx(
 
 def _in_folder(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
-        if path.exists():
+        if mode_of(path) is not None:
             return path
     msg = f"{folder} holds neither {name} nor {name}.gz"
     raise DataError(msg, hint="give the folder of MNIST's four files, or name each file")
@@ -101,7 +102,7 @@ def _check_pairs(paths: dict[str, Path]) -> None:
     """Labels belong to images, and label all of them or none."""
     if "test_labels" in paths and "test_images" not in paths:
         msg = "test_labels are given without test_images"
-        raise DataError(msg)
+        raise DataError(msg, hint="name the images too, or leave the labels out")
     if "test_images" in paths and ("labels" in paths) != ("test_labels" in paths):
         given, missing = ("labels", "test_labels")[:: 1 if "labels" in paths else -1]
         msg = f"{given} are given without {missing}"

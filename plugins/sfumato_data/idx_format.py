@@ -71,7 +71,7 @@ def _parse(stream: IO[bytes], axes: int, where: str, size: int | None) -> Array:
     count = math.prod(shape)
     if count == 0:
         msg = f"{where} has shape {shape}, which holds no values"
-        raise DataError(msg)
+        raise DataError(msg, hint="give a file with at least one item")
     there = count if size is None else size - _MAGIC - len(head)
     if there != count:
         raise damaged(where, f"its shape {shape} needs {count:,} bytes, and {there:,} follow")

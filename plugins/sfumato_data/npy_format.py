@@ -31,6 +31,7 @@ _HEADER_ERRORS = (
     MemoryError,
     tokenize.TokenError,
 )
+_LONGEST = np.iinfo(np.int64).max
 _READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -81,7 +82,7 @@ def read_header(
         msg = f"{where} holds {dtype}, not real numbers"
         hint = "store complex numbers as two channels, text as integer codes, fields as columns"
         raise DataError(msg, hint=hint)
-    if any(n < 0 for n in shape):
+    if any(not 0 <= n <= _LONGEST for n in shape):
         raise damaged(where, f"its header gives the shape {shape}")
     promised, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if promised != there:

@@ -56,7 +56,7 @@ def find_tensor(
         raise DataError(msg, hint=f"there are: {', '.join(sorted(tensors)[:20])}; see option key")
     entry = tensors[name]
     kind, shape = entry.get("dtype"), entry.get("shape")
-    if kind not in _TYPES:
+    if not isinstance(kind, str) or kind not in _TYPES:
         msg = f'{where} holds {kind} as "{name}", which is not read'
         raise DataError(msg, hint=f"types are: {', '.join(_TYPES)}")
     if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):

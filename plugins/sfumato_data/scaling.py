@@ -28,6 +28,8 @@ Support = Literal["binary", "unit", "real"]
 
 # Below this share of its magnitude, float32 cannot resolve the spread of a value.
 _RESOLUTION = 1e-6
+# Below this, the factor that makes 1 of a spread is no finite float32.
+_LEAST = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,10 @@ def _by_range(splits: Mapping[str, Values]) -> Scaled:
     low, high = _range(train)
     if low == high:
         msg = f"{train.where} holds only the value {low}: there is no range to scale"
-        raise DataError(msg)
+        raise DataError(msg, hint='look at the data, or set scaling to "none" or "standard"')
+    if high - low < _LEAST:
+        msg = f"{train.where} holds values from {low} to {high}, finer than float32 resolves"
+        raise DataError(msg, hint="multiply them by a constant in the file")
     made = {}
     for name, values in splits.items():
         dtype = values.x.dtype if values.x.dtype == np.float64 else np.dtype(np.float32)
@@ -132,12 +137,12 @@ def _by_range(splits: Mapping[str, Values]) -> Scaled:
 def _standard(splits: Mapping[str, Values]) -> Scaled:
     train = splits["train"]
     mean, deviation = _moments(train)
-    vague = (deviation > 0) & (deviation < _RESOLUTION * np.abs(mean))
+    vague = (deviation > 0) & (deviation < np.maximum(_RESOLUTION * np.abs(mean), _LEAST))
     if vague.any():
         at = tuple(int(i) for i in np.argwhere(vague)[0])
         spread = f"{mean[at]:.9g} with a deviation of {deviation[at]:.3g}"
         msg = f"{train.where} has value {list(at)} around {spread}, finer than float32 resolves"
-        raise DataError(msg, hint="subtract a constant from it in the file")
+        raise DataError(msg, hint="subtract a constant from it in the file, or multiply it by one")
     # A value that never changes is only centred: there is no deviation to divide by.
     scale = 1 / np.where(deviation > 0, deviation, 1.0)
     arrays = {}
@@ -168,7 +173,9 @@ def _moments(values: Values) -> tuple[Array, Array]:
     mean = total / number
     for rows in blocks(x.shape):
         squares += ((x[rows].astype(np.float64) - mean) ** 2).sum(0, where=counts[rows])
-    return mean, np.where(high > low, np.sqrt(squares / number), 0.0)
+    # Squares of the smallest numbers are 0: their spread is not.
+    deviation = np.maximum(np.sqrt(squares / number), np.finfo(np.float64).tiny)
+    return mean, np.where(high > low, deviation, 0.0)
 
 
 def _range(values: Values) -> tuple[Any, Any]:
@@ -180,7 +187,9 @@ def _range(values: Values) -> tuple[Any, Any]:
     ]
     if not ends:
         msg = f"{values.where} is hidden by its mask altogether"
-        raise DataError(msg)
+        raise DataError(
+            msg, hint="1 is where a value counts, 0 where it is missing: is it reversed?"
+        )
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 

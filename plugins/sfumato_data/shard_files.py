@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sfumato import DataError, Shard, Stored
-from sfumato_data.files import damaged, opened
+from sfumato_data.files import damaged, mode_of, opened
 from sfumato_data.npy_format import read_header
 from sfumato_data.safetensors_format import find_tensor
 
@@ -63,7 +64,7 @@ def stored_rows(path: Path, tensor: str, *, add_axis: bool) -> Rows:
                 raise DataError(msg, hint="all shards of a split hold rows of one array")
     if not sum(each.shard.rows for each in found):
         msg = f"{path} holds no items"
-        raise DataError(msg)
+        raise DataError(msg, hint="every split needs an item; leave out a split that has none")
     item = (1, *first.item) if add_axis else first.item
     if not item or 0 in item:
         msg = f"items of {first.shard.path} have shape {item}"
@@ -74,7 +75,7 @@ def stored_rows(path: Path, tensor: str, *, add_axis: bool) -> Rows:
 
 
 def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
+    if not stat.S_ISDIR(mode_of(path) or 0):
         return [path]
     found = sorted(
         (f for f in path.iterdir() if f.suffix in _SUFFIXES and not f.name.startswith(".")),

@@ -122,7 +122,7 @@ def _labels(rows: Mapping[str, Rows], paths: Mapping[str, Path | None]) -> dict[
             continue
         if name not in rows:
             msg = f"{name}_label is given without {name}"
-            raise DataError(msg)
+            raise DataError(msg, hint="name the items too, or leave the labels out")
         with opened(path) as stream:
             column = Column(read_npy(stream, path.stat().st_size, str(path)), str(path))
         n = len(rows[name].x)
@@ -187,7 +187,9 @@ def _parts(x: Stored) -> Iterator[tuple[int, Tensor]]:
 def _check_finite(name: str, x: Stored, part: Tensor, first: int) -> None:
     good = part.abs() <= _LARGEST  # False for NaN too
     if not bool(good.all()):
-        _refuse(name, x, part, ~good, first, "not a finite float32", "remove such items")
+        large = bool((part[~good] * 0 == 0).any())  # not NaN, and not infinite
+        hint = "scale the values before they are written" if large else "remove such items"
+        _refuse(name, x, part, ~good, first, "not a finite float32", hint)
 
 
 def _check_binary(name: str, x: Stored, part: Tensor, first: int) -> None:

@@ -34,7 +34,7 @@ from sfumato import ahead as reading
 from sfumato.batches import Batches, chunks
 from sfumato.data import evaluated, fingerprint
 from sfumato.datasets import check_splits
-from sfumato.training import check_support
+from sfumato.training_checks import check_support
 from sfumato.windows import in_order, rows_of_window, shuffled
 
 Array = np.ndarray[Any, Any]
@@ -650,7 +650,7 @@ def test_values_that_are_not_finite_are_placed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message says which item, which file and which row of it, and how many there are in all."""
-    monkeypatch.setattr("sfumato.datasets._VALUES", 12)
+    monkeypatch.setattr("sfumato.arrays._VALUES", 12)
     rows = np.zeros((13, 2, 3), np.float32)
     rows[9, 1, 0], rows[12] = np.nan, np.inf
     splits = Splits(Split(in_files(tmp_path, rows, [5, 8])), Contract(shape=(2, 3)))
@@ -663,7 +663,7 @@ def test_values_outside_the_contract_are_placed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A byte that is neither 0 nor 1 is found in the files, and named."""
-    monkeypatch.setattr("sfumato.datasets._VALUES", 12)
+    monkeypatch.setattr("sfumato.arrays._VALUES", 12)
     rows = np.ones((13, 2, 3), np.uint8)
     rows[11, 0, 2] = 2
     contract = Contract(shape=(2, 3), support="binary")

@@ -531,7 +531,7 @@ REFUSED: dict[str, tuple[dict[str, Array], dict[str, Any], str]] = {
     "negative labels": (
         {"x": X, "y": np.arange(6) - 1},
         {"label": "y"},
-        "labels from -1|labels from",
+        r'"y" item \d+ has -1: labels go from -1',
     ),
     "flat condition": ({"x": X, "c": np.zeros(6)}, {"condition": "c"}, r"not \(n, width\)"),
     "empty condition": ({"x": X, "c": np.zeros((6, 0))}, {"condition": "c"}, r"not \(n, width\)"),
