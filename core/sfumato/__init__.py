@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from sfumato.errors import ArtifactError as ArtifactError
     from sfumato.errors import DataError as DataError
     from sfumato.errors import DeviceError as DeviceError
+    from sfumato.errors import DiskFullError as DiskFullError
     from sfumato.errors import Incompatible as Incompatible
+    from sfumato.errors import LockedError as LockedError
     from sfumato.errors import MissingExtraError as MissingExtraError
     from sfumato.errors import MissingPluginError as MissingPluginError
     from sfumato.errors import NoDensityError as NoDensityError
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from sfumato.errors import OutputError as OutputError
     from sfumato.errors import PluginError as PluginError
     from sfumato.errors import Problem as Problem
+    from sfumato.errors import ResumeError as ResumeError
     from sfumato.errors import SfumatoError as SfumatoError
     from sfumato.errors import SpecError as SpecError
     from sfumato.errors import SupportError as SupportError
@@ -92,6 +95,7 @@ if TYPE_CHECKING:
     from sfumato.spec import Spec as Spec
     from sfumato.stored import Stored as Stored
     from sfumato.subject import Subject as Subject
+    from sfumato.training import resume as resume
     from sfumato.training import train as train
     from sfumato.unrolled import Layer as Layer
     from sfumato.unrolled import Unrolled as Unrolled
@@ -109,9 +113,10 @@ _NAMES = {
     "datasets": "load_splits",
     "distributions": "ShapedBernoulli ShapedNormal",
     "errors": (
-        "ArtifactError DataError DeviceError Incompatible MissingExtraError MissingPluginError "
-        "NoDensityError NonFiniteError OutOfMemoryError OutputError PluginError Problem "
-        "SfumatoError SpecError SupportError UnknownPartError"
+        "ArtifactError DataError DeviceError DiskFullError Incompatible LockedError "
+        "MissingExtraError MissingPluginError NoDensityError NonFiniteError OutOfMemoryError "
+        "OutputError PluginError Problem ResumeError SfumatoError SpecError SupportError "
+        "UnknownPartError"
     ),
     "evaluation": "Evaluation Metrics evaluate",
     "extras": "import_extra",
@@ -136,7 +141,7 @@ _NAMES = {
     "spec": "Spec",
     "stored": "Stored",
     "subject": "Subject",
-    "training": "train",
+    "training": "resume train",
     "unrolled": "Layer Unrolled unroll",
     "views": "decoded view",
 }

@@ -1,7 +1,9 @@
 """A model as one ``.safetensors`` file: tensors, and a header that says all that is needed to load it.
 
-Loading reads data and runs no code from the file: parts come from what is installed, by name. The
-digest finds damage; it does not prove who wrote the file.
+Loading reads data and runs no code from the file: parts come from what is installed, by name. Each
+check comes before what it protects: the size before the header is read, the header before anything
+is built, the shapes of what would be built before memory is taken, and these before a tensor is
+read. The digest finds damage; it does not prove who wrote the file.
 """
 
 from __future__ import annotations
@@ -9,19 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from sfumato.assembly import MAX_PARAMETERS, assemble
+from sfumato.assembly import MAX_PARAMETERS, assemble, probe, skeleton
 from sfumato.data import Contract
 from sfumato.devices import choose_device
 from sfumato.errors import (
@@ -32,18 +32,51 @@ from sfumato.errors import (
     UnknownPartError,
 )
 from sfumato.files import write_atomically
+from sfumato.migrations import migrated
 from sfumato.model import Model
+from sfumato.plan import Plan
 from sfumato.registry import LOCAL, Registry, own_version, registry
-from sfumato.resolve import load_spec
+from sfumato.regular_files import open_regular
+from sfumato.resolve import bind, load_spec
 from sfumato.spec import Spec
-from sfumato.strict_json import dumps, loads
+from sfumato.strict_json import dumps
+from sfumato.tensor_files import MAX_HEADER as MAX_HEADER  # noqa: PLC0414 - of JSON beside models, too
+from sfumato.tensor_files import (
+    Slot,
+    Table,
+    digest,
+    own_copies,
+    read_content,
+    read_table,
+    to_bytes,
+)
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
-MAX_HEADER = 16 << 20
+OWN_NAMES = ("spec.json", "run.json", "metrics.jsonl", WEIGHTS, "checkpoints", "samplers", ".lock")
+"""What a run folder is made of; all else in it is no part of the run, and never looked at."""
 _KEY = "sfumato"
+_MAX_VALUES, _MAX_OBJECTS = 1_000_000, 10_000
+_SLACK = 1_000_000
+_MAX_AXES = 63  # torch has 64, one of them for items
+_RESTORE = "restore the file from a copy, or train again"
 
 Provenance = Mapping[str, Mapping[str, str]]
+
+
+def _of_axes(contract: Contract) -> Contract:
+    if len(contract.shape) > _MAX_AXES:
+        msg = f"data of {len(contract.shape):,} axes are none that torch computes with"
+        raise ValueError(msg)
+    return contract
+
+
+def _of_parts(provenance: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    for at, origin in provenance.items():
+        if not origin.keys() >= {"distribution", "version", "target"}:
+            msg = f"it does not say where the {at[:80]} is from"
+            raise ValueError(msg)
+    return provenance
 
 
 class Header(BaseModel):
@@ -56,26 +89,37 @@ class Header(BaseModel):
         spec: The resolved spec.
         contract: What the data keep to.
         provenance: For each part, its distribution, version and target.
-        digest: SHA-256 of all the rest, tensors included.
+        drift: In what a training was resumed under other conditions than those it began under.
+        tensors: SHA-256 of the tensors, with their names, types and shapes.
+        digest: SHA-256 of all the rest.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     format: int
     sfumato: str
     torch: str
     spec: dict[str, Any]
-    contract: Contract
-    provenance: dict[str, dict[str, str]]
+    contract: Annotated[Contract, AfterValidator(_of_axes)]
+    provenance: Annotated[dict[str, dict[str, str]], AfterValidator(_of_parts)]
+    drift: Annotated[tuple[str, ...], Field(strict=False)] = ()  # JSON has lists
+    tensors: str
     digest: str = ""
 
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model file, whole or not at all."""
-    # Copies: safetensors refuses tensors that share memory, as tied weights do.
-    tensors = {
-        n: t.detach().to("cpu", copy=True).contiguous() for n, t in model.state_dict().items()
-    }
+    write_atomically(Path(path), content(model))
+
+
+def content(model: Model, weights: Mapping[str, Tensor] | None = None) -> bytes:
+    """What a model file holds: equal models give equal bytes.
+
+    Args:
+        model: The model.
+        weights: Other weights than its own, of the same names.
+    """
+    tensors = own_copies(model.state_dict() if weights is None else weights)
     header = Header(
         format=FORMAT,
         sfumato=own_version(),
@@ -83,11 +127,12 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         spec=model.spec.to_json(),
         contract=model.contract,
         provenance={k: dict(v) for k, v in model.plan.provenance.items()},
+        drift=model.plan.drift,
+        tensors=digest(tensors),
     )
     said = header.model_dump(mode="json")
-    said["digest"] = _digest(said, tensors)
-    content = save_tensors(tensors, {_KEY: dumps(said)})
-    write_atomically(Path(path), content)
+    said["digest"] = json_digest(said)
+    return to_bytes(tensors, {_KEY: dumps(said)})
 
 
 def load(
@@ -115,21 +160,20 @@ def load(
         PluginError: A plugin fails to import, or is made for another sfumato.
         DeviceError: No such device.
     """
-    file, target = model_file(path), choose_device(device)
-    header, said, table = _read_header(file)
-    if not force:
-        check_versions(header.provenance, parts)
-    spec = _spec(header, parts, file)
-    try:
-        model = assemble(spec, header.contract, "cpu", max_parameters=max_parameters, parts=parts)
-    except SpecError as error:
-        msg = f"{file}: the spec in the header cannot be built\n{error}"
-        raise ArtifactError(msg) from error
-    _check_table(file, table, model)
-    tensors = _tensors(file)
-    if _digest(said, tensors) != header.digest:
+    target = choose_device(device)
+    with _opened(path) as (file, stream):
+        header, table = _read_header(file, stream)
+        if not force:
+            check_versions(header.provenance, parts)
+        spec = _spec(header, parts, file)
+        plan = _planned(file, spec, header, table, max_parameters, parts)
+        tensors = read_content(stream, table, file)
+    if digest(tensors) != header.tensors:
         msg = f"{file} is damaged: its content does not match its digest"
-        raise ArtifactError(msg, hint="restore the file from a copy, or train again")
+        raise ArtifactError(msg, hint=_RESTORE)
+    with _told(file):
+        model = assemble(spec, header.contract, "cpu", parts=parts, plan=plan)
+    _check_table(file, table, model)
     model.load_state_dict(tensors, strict=True)
     return model.to(target).eval()
 
@@ -140,56 +184,117 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     Raises:
         ArtifactError: Missing, truncated, or not a file of ours.
     """
-    return _read_header(model_file(path))[0]
+    with _opened(path) as (file, stream):
+        return _read_header(file, stream)[0]
 
 
 def model_file(path: str | os.PathLike[str]) -> Path:
-    """The model file of a run folder, or the file itself."""
+    """The model file of a run folder, or the file itself.
+
+    Raises:
+        ArtifactError: There is none.
+    """
     path = Path(path)
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        what = f"the run folder {path} holds no {WEIGHTS}" if path.is_dir() else f"no file {path}"
-        best = path / "checkpoints" / "best.safetensors"
-        hint = (
-            f"the run did not finish; its best weights so far are {best}"
-            if best.is_file()
-            else "train a model first: sfumato train SPEC --out RUN"
-        )
-        raise ArtifactError(what, hint=hint)
-    return file
+    in_folder = path.is_dir()
+    file = path / WEIGHTS if in_folder else path
+    # Whether it is a regular file is asked when it is opened.
+    if os.path.lexists(file):
+        return file
+    what = f"the run folder {path} holds no {WEIGHTS}" if in_folder else f"no file {path}"
+    hint = "train a model first: sfumato train SPEC --out RUN"
+    if in_folder and (path / "run.json").is_file():
+        hint = f"the run did not finish: go on with sfumato resume {path}"
+    raise ArtifactError(what, hint=hint)
 
 
-def _read_header(file: Path) -> tuple[Header, dict[str, Any], dict[str, Any]]:
-    """The header, the very JSON that it was read from, and safetensors' table of tensors."""
-    with file.open("rb") as stream:
-        text = _header_text(file, stream)
+def extra_files(folder: str | os.PathLike[str]) -> list[str]:
+    """Names of what is in a run folder and no part of the run; nothing of it is ever opened."""
     try:
-        table = json.loads(text)
-        said = table.pop("__metadata__")[_KEY]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return sorted({entry.name for entry in Path(folder).iterdir()} - set(OWN_NAMES))
+    except OSError as error:
+        msg = f"{folder} cannot be listed: {error.strerror or error}"
+        raise ArtifactError(msg, hint="check its name and permissions") from error
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Path, BinaryIO]]:
+    """The model file, opened once for header and content.
+
+    What the user names may be a link, and so may a file that he names itself; in a run folder that
+    he names, the file may not.
+    """
+    file = model_file(path)
+    within = path if file != Path(path) else None
+    with open_regular(file, follow=within is None, within=within) as stream:
+        yield file, stream
+
+
+def _read_header(file: Path, stream: BinaryIO) -> tuple[Header, Table]:
+    """The header, checked against its digest, and the table of tensors."""
+    table = read_table(stream, file)
+    if _KEY not in table.metadata:
         msg = f"{file} is not a model that sfumato wrote: its header is not ours"
-        raise ArtifactError(msg) from None
+        raise ArtifactError(msg)
+    said = _said(table.metadata[_KEY], file)
+    value = migrated("model", said, FORMAT, source=os.fspath(file))
     try:
-        value = loads(said, f"{file} header", max_bytes=MAX_HEADER)[0]
-        if value.get("format") != FORMAT:
-            msg = f"{file} has format {value.get('format')!r}; this version reads {FORMAT}"
-            raise ArtifactError(msg, hint="install a newer sfumato")
-        return Header.model_validate(value), value, table
-    except (SpecError, ValidationError, AttributeError) as error:
+        return Header.model_validate(value), table
+    except ValidationError as error:
+        msg = f"{file} has a damaged header: {first_problem(error)}"
+        raise ArtifactError(msg, hint=_RESTORE) from error
+
+
+def _said(text: str, file: Path) -> Any:
+    """What the header says, as it was written: a later version may know fields that this file does not.
+
+    Another spelling of the same, such as ``1E5`` for ``1e5``, would be a damage that nobody finds;
+    to compare is also the whole check of duplicate keys and numbers that are none.
+    """
+    objects = text.count("{") + text.count("[")
+    if objects > _MAX_OBJECTS or text.count(",") > _MAX_VALUES:
+        msg = f"{file} has a damaged header: it holds more than that of any model"
+        raise ArtifactError(msg, hint=_RESTORE)
+    try:
+        said = json.loads(text)
+        whole = text == dumps(said) and said["digest"] == json_digest(said)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         msg = f"{file} has a damaged header: {str(error).splitlines()[0]}"
-        raise ArtifactError(msg) from error
+        raise ArtifactError(msg, hint=_RESTORE) from error
+    if not whole:
+        msg = f"{file} is damaged: its header does not match its digest"
+        raise ArtifactError(msg, hint=_RESTORE)
+    return said
 
 
-def _header_text(file: Path, stream: BinaryIO) -> bytes:
-    size = os.fstat(stream.fileno()).st_size
-    prefix = stream.read(8)
-    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0  # noqa: PLR2004 - u64
-    if not 0 < length <= min(MAX_HEADER, size - 8):
-        msg = f"{file} is truncated or not a .safetensors file"
-        spec = file.suffix == ".json"
-        hint = f"if it is a spec, train it first: sfumato train {file} --out RUN" if spec else None
-        raise ArtifactError(msg, hint=hint)
-    return stream.read(length)
+def _planned(
+    file: Path,
+    spec: Spec,
+    header: Header,
+    table: Table,
+    max_parameters: int,
+    parts: Registry,
+) -> Plan:
+    """What the model of a header needs; the file holds its tensors, as far as no memory shows."""
+    # A small file may describe a large model. What the file holds is a limit, too, for parts that run
+    # on no meta tensors; the slack is for a file that lacks a tensor, which is better told by name.
+    limit = min(max_parameters, 2 * table.numel + _SLACK)
+    with _told(file):
+        bound = bind(spec, header.contract, parts)
+        plan = probe(bound, header.contract, max_parameters=limit, parts=parts)
+        bare = skeleton(bound, header.contract, plan, parts=parts)
+    if bare is not None:
+        _check_table(file, table, bare)
+    return replace(plan, drift=header.drift)
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    """Make a spec that cannot be built the file's fault."""
+    try:
+        yield
+    except SpecError as error:
+        msg = f"{file}: the spec in the header cannot be built\n{error}"
+        raise ArtifactError(msg, hint=_RESTORE) from error
 
 
 def _spec(header: Header, parts: Registry, file: Path) -> Spec:
@@ -244,37 +349,26 @@ def _major(version: str) -> str:
     return version.removeprefix("v").split(".")[0]
 
 
-def _check_table(file: Path, table: Mapping[str, Any], model: Model) -> None:
-    wanted = {name: list(t.shape) for name, t in model.state_dict().items()}
-    found = {n: e.get("shape") if isinstance(e, dict) else e for n, e in table.items()}
-    if wanted != found:
-        names = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
+def _check_table(file: Path, table: Table, model: Model) -> None:
+    wanted = {name: Slot(t.dtype, tuple(t.shape)) for name, t in model.state_dict().items()}
+    names = sorted(n for n in {*wanted, *table.slots} if wanted.get(n) != table.slots.get(n))
+    if names:
         first = names[0]
         msg = (
-            f"{file} does not hold the tensors of its spec: {first} is {found.get(first, 'missing')}, "
+            f"{file} does not hold the tensors of its spec: {first[:80]} is "
+            f"{table.slots.get(first, 'missing')}, "
             f"wanted {wanted.get(first, 'none of that name')} ({len(names)} differ)"
         )
-        raise ArtifactError(msg)
+        raise ArtifactError(msg, hint=_RESTORE)
 
 
-def _tensors(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_tensors(file.read_bytes())
-    except (SafetensorError, ValueError, OSError) as error:
-        msg = f"{file} is damaged: {error}"
-        raise ArtifactError(msg) from error
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, and where."""
+    said = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(map(str, said['loc']))[:80]}: {said['msg'][:200]}"
 
 
-def _digest(said: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    # Over the header as it was written: a later version may know fields that this file does not.
+def json_digest(said: Mapping[str, Any]) -> str:
+    """SHA-256 of what a JSON object says, but for its ``digest``."""
     rest = {name: value for name, value in said.items() if name != "digest"}
-    digest = hashlib.sha256(dumps(rest).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return hashlib.sha256(dumps(rest).encode()).hexdigest()

@@ -6,6 +6,7 @@ whether the parts fit each other, so that a mistake is told before memory is tak
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -40,12 +42,15 @@ from sfumato.model import Model, as_features
 from sfumato.options import Part, arguments, nested_options
 from sfumato.passes import Loss, LossOut
 from sfumato.plan import Parts, Plan
+from sfumato.quotations import brief
 from sfumato.randomness import keyed_global
 from sfumato.registry import Registry, registry
 from sfumato.resolve import bind, load_spec
 from sfumato.spec import Spec
 
 MAX_PARAMETERS = 1_000_000_000
+MAX_VALUES = 1 << 31
+"""Values of one datum, of tokens those of their one-hot vectors, and of its condition."""
 _ROWS = 2
 T = TypeVar("T")
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.float32}
@@ -91,12 +96,8 @@ def build(
     """
     resolved = load_spec(spec, parts=parts)
     if data_shape is not None:
-        contract = Contract(
-            shape=tuple(data_shape),
-            support=support or ("token" if vocabulary else "real"),
-            vocabulary=vocabulary,
-            condition_dim=condition_dim,
-        )
+        said = support or ("token" if vocabulary else "real")
+        contract = _contract(data_shape, said, vocabulary, condition_dim)
     elif resolved.data is None:
         message = "the spec names no data, so the shape of a datum is unknown"
         hint = 'pass data_shape=(1, 28, 28), or add "data" to the spec'
@@ -132,6 +133,20 @@ def assemble(
     return model.to(target, DTYPES[spec.training.precision]).eval()
 
 
+def skeleton(
+    spec: Spec, contract: Contract, plan: Plan, *, parts: Registry = registry
+) -> Model | None:
+    """The model of a bound spec and its plan on meta tensors: all that it would hold, and no memory.
+
+    None where a part cannot run on meta tensors.
+    """
+    if plan.probed_on != "meta":
+        return None
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*non-meta parameter in the checkpoint to a meta")
+        return _Assembly(spec, contract, parts, 0).model(plan).to(DTYPES[spec.training.precision])
+
+
 def probe(
     spec: Spec,
     contract: Contract,
@@ -147,6 +162,10 @@ def probe(
     Raises:
         SpecError: A part does not fit; the problem points at it.
     """
+    values = math.prod(contract.shape) * (contract.vocabulary or 1) + contract.condition_dim
+    if values > MAX_VALUES:
+        message = f"a datum of {values:,} values is too large; the limit is {MAX_VALUES:,}"
+        raise SpecError([Problem("K207", "/data", message)])
     try:
         return _Assembly(spec, contract, parts, 0).probe("meta", max_parameters)
     except _TooLarge as error:
@@ -159,6 +178,25 @@ def probe(
             return _Assembly(spec, contract, parts, 0).probe("cpu", max_parameters)
         except _TooLarge as error:
             raise SpecError([Problem("K207", "/model", str(error))]) from None
+
+
+def _contract(
+    shape: Shape, support: Support, vocabulary: int | None, condition_dim: int
+) -> Contract:
+    """What a caller says of data that are not there."""
+    try:
+        return Contract(
+            shape=tuple(shape),
+            support=support,
+            vocabulary=vocabulary,
+            condition_dim=condition_dim,
+        )
+    except (ValidationError, TypeError) as error:
+        wrong = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error)}
+        name = ".".join(map(str, wrong.get("loc", ()))).replace("shape", "data_shape")
+        message = f"{name or 'data_shape'}: {wrong['msg']}"
+        hint = "a datum has positive sizes, for example data_shape=(1, 28, 28)"
+        raise SpecError([Problem("K202", "/data", message, hint)]) from None
 
 
 class _TooLarge(Exception):  # noqa: N818 - never leaves this module
@@ -208,7 +246,7 @@ class _Assembly:
 
     def probe(self, device: str, max_parameters: int) -> Plan:
         on_meta = torch.device("meta") if device == "meta" else nullcontext()
-        self._size, self._limit = 0, max_parameters
+        self._size, self._limit, self._device = 0, max_parameters, device
         self._fresh: dict[str, dict[str, Shape | None]] = {}
         with (
             on_meta,
@@ -275,9 +313,10 @@ class _Assembly:
 
     def _measured(self, kind: str, contexts: dict[str, Context]) -> nn.Module:
         contexts[kind] = self._context
-        # What cannot run on meta tensors can mostly be made of them, so its size is known first.
-        with suppress(SpecError), torch.device("meta"):
-            self._enlarged(self._make(kind, self._context))
+        if self._device != "meta":
+            # What cannot run on meta tensors can mostly be made of them: its size is known first.
+            with suppress(SpecError), torch.device("meta"):
+                self._enlarged(self._make(kind, self._context))
         part = self._make(kind, self._context)
         self._size = self._at(kind, lambda: self._enlarged(part))
         self._fresh[kind] = self._at(kind, lambda: _shapes(part))
@@ -362,7 +401,7 @@ class _Assembly:
     def _said(self, kind: str, message: str) -> str:
         config = getattr(self._spec.model, kind)
         # torch's C++ errors end in a trace of its own.
-        message = message.partition("\nException raised from")[0]
+        message = brief(message.partition("\nException raised from")[0])
         return f'{kind} "{config.type}" does not fit: {message}'
 
 

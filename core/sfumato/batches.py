@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -96,11 +97,15 @@ class Batches:
         """Whether the items lie in files."""
         return isinstance(self._x, Stored)
 
-    def epoch(self, number: int) -> Iterator[tuple[int, Batch]]:
-        """The batches of epoch ``number`` (from 0), each with its step, in the epoch's keyed order."""
-        first = number * self.per_epoch
-        with closing(self._gathered(number)) as gathered:
-            for step, (x, rows) in enumerate(gathered, first):
+    def epoch(self, number: int, first: int = 0) -> Iterator[tuple[int, Batch]]:
+        """The batches of epoch ``number`` (from 0), each with its step, in the epoch's keyed order.
+
+        Args:
+            number: The epoch.
+            first: How many of its batches are passed over; they are not read.
+        """
+        with closing(self._gathered(number, first)) as gathered:
+            for step, (x, rows) in enumerate(gathered, number * self.per_epoch + first):
                 yield step, self._batch(x, rows, "binarize", step)
 
     def at(self, rows: Tensor, step: int) -> Batch:
@@ -113,12 +118,12 @@ class Batches:
             for x, at in runs:
                 yield at.start, self._batch(x, at, "binarize/in order", number, at.start)
 
-    def _gathered(self, number: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Values of every batch as they are stored, and their rows."""
+    def _gathered(self, number: int, first: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Values of every batch from the first one on, as they are stored, and their rows."""
         if isinstance(self._x, Stored):
-            yield from self._streamed(self._x, self._windows(number))
+            yield from self._streamed(self._x, self._windows(number), first)
             return
-        for rows in self.order(number).to(self._device).split(self.sizes):
+        for rows in self.order(number).to(self._device).split(self.sizes)[first:]:
             # Of bytes it takes a tenth of the time of self._x[rows].
             yield self._x.index_select(0, rows), rows
 
@@ -135,17 +140,17 @@ class Batches:
         return shuffled(len(self._x), block, many, self._seed, number)
 
     def _streamed(
-        self, x: Stored, windows: Iterator[Window]
+        self, x: Stored, windows: Iterator[Window], number: int
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Batches out of windows; the one that begins in a window may end in the next."""
-        sizes = iter(self.sizes)
-        size = next(sizes)
+        """Batches from one number on out of windows; the one that begins in a window may end in the next."""
+        sizes = iter(self.sizes[number:])
+        size = next(sizes, 0)
+        windows, first = _without(windows, sum(self.sizes[:number]))
         parts: list[tuple[Tensor, Tensor]] = []
         many = rows_of_window(x, self._block or 1)
         with closing(read(x, windows, many, self._device, ahead=self._ahead)) as made:
             for window, found in made:
                 places, rows = (t.to(self._device) for t in (window.places, window.rows))
-                first = 0
                 while first < len(window):
                     last = first + size - sum(len(part) for _, part in parts)
                     parts.append((found[places[first:last]], rows[first:last]))
@@ -154,6 +159,7 @@ class Batches:
                     yield _joined(parts)
                     first, size = last, next(sizes, 0)
                     parts = []
+                first = 0
 
     def _runs(self, rows: int) -> Generator[tuple[Tensor, slice], None, None]:
         n = len(self._x)
@@ -202,6 +208,15 @@ def chunks(
         mask = None if part.mask is None else part.mask.to(device, dtype)
         x = part.x.to(device)
         yield first, Batch(x, condition, mask_of(x, mask, contract))
+
+
+def _without(windows: Iterator[Window], items: int) -> tuple[Iterator[Window], int]:
+    """Windows without those that hold first items alone, and how many of these the next one holds."""
+    for window in windows:
+        if items < len(window):
+            return chain([window], windows), items
+        items -= len(window)
+    return iter(()), 0
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

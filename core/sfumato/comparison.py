@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from sfumato import sharing, views
+from sfumato.agreement import unlike_conditions
 from sfumato.assembly import assemble, probe
 from sfumato.candidates import (
     Candidate,
@@ -30,14 +32,17 @@ from sfumato.evaluation import MetricLike, Metrics, default_metrics
 from sfumato.files import check_new_folder, make_folder, write_atomically, write_json
 from sfumato.hooks import Hooks, TrackerLike
 from sfumato.jobs import Conditions
+from sfumato.lock import NAME as LOCK
+from sfumato.lock import FolderLock, check_free
 from sfumato.matching import MATCHES, Match, matched, steps_of
 from sfumato.options import arguments
 from sfumato.registry import Registry, registry
 from sfumato.resolve import bind, resolve_part
 from sfumato.results import Comparison
-from sfumato.reuse import check_same_data, finished, unlike
-from sfumato.run import command_line, environment
-from sfumato.training import Data, check_batches, check_patience, check_support
+from sfumato.reuse import check_same_data, finished
+from sfumato.run import command_line, environment, read_about
+from sfumato.training import Data
+from sfumato.training_checks import check_training
 from sfumato.workbench import Progress, Workbench
 
 SEEDS = (0, 1, 2)
@@ -79,7 +84,7 @@ def compare(
             weights.
         out: Folder for ``comparison.json``, the report and the runs; None writes nothing. With
             ``force``, runs in it are taken as they are where training them again would make the
-            same.
+            same, and such runs that were stopped go on.
         device: Instead of the specs'.
         metrics: Names of metrics, or objects with their options; by default those of
             :func:`sfumato.evaluate`, and what is made for data of this name.
@@ -110,12 +115,14 @@ def compare(
         DataError: The data cannot be used.
         MissingExtraError: A metric or sampler needs a package that is not installed.
         OutputError: ``out`` cannot be written, or has content.
+        LockedError: Another process compares in ``out``.
     """
     _check_arguments(models, seeds, match)
     sharing.processes(workers)  # a mistake is told at once
     folder = None if out is None else Path(out)
     if folder is not None:
-        check_new_folder(folder, force=force)
+        check_free(folder)
+        check_new_folder(folder, force=force, but=(LOCK,))
     if device is not None:
         choose_device(device)
     changes = [] if device is None else [f"training.device={device}"]
@@ -131,48 +138,49 @@ def compare(
     hooks = Hooks(parts, trackers)
     _check(found, splits, seeds, parts)
     found, notes = _with_ex_post(found, ex_post, splits, parts)
-    with one_thread():
-        if match is not None:
-            found, more = matched(found, match, splits, parts)
-            notes += more
-        print_ = fingerprint(splits)
-        target = _target(found, device)
-        for candidate in found:
-            for path in candidate.finished.values():
-                check_same_data(path, print_)
-                finished(path, target, parts)  # damage is told before anything is trained
-        notes += [*_unequal(found, splits, match), *_unlike(found, target)]
-        bench = Workbench(Conditions(splits, print_, target, folder), ready, parts)
-        columns = Columns(found, seeds, folder)
-        if match == "seconds":  # times that are matched are those of runs alone
-            workers, stack = workers or 1, stack or False
-        share = sharing.Share.of(
-            found, len(columns), splits, wanted, target, workers, parts, stack=stack
+    with nullcontext() if folder is None else FolderLock(folder):
+        with one_thread():
+            if match is not None:
+                found, more = matched(found, match, splits, parts)
+                notes += more
+            print_ = fingerprint(splits)
+            target = _target(found, device)
+            for candidate in found:
+                for path in candidate.finished.values():
+                    check_same_data(path, print_)
+                    finished(path, target, parts)  # damage is told before anything is trained
+            notes += [*_unequal(found, splits, match), *_unlike(found, target)]
+            bench = Workbench(Conditions(splits, print_, target, folder), ready, parts)
+            columns = Columns(found, seeds, folder)
+            if match == "seconds":  # times that are matched are those of runs alone
+                workers, stack = workers or 1, stack or False
+            share = sharing.Share.of(
+                found, len(columns), splits, wanted, target, workers, parts, stack=stack
+            )
+            notes += share.fill(columns, bench, hooks, progress)
+            variants = columns.variants(bench)
+            about = environment(target)
+        if trackers and any(run.reused for v in variants for run in v.runs):
+            notes.append(
+                "Finished runs were taken as they are, and no tracker followed them. Another folder "
+                "(--out) trains them again."
+            )
+        comparison = Comparison(
+            variants=variants,
+            data_name=data_name,
+            contract=splits.contract,
+            counts={name: len(items) for name, items in splits.named()},
+            split=bench.split,
+            seeds=tuple(dict.fromkeys(run.seed for v in variants for run in v.runs)),
+            originals=views.originals(bench.items),
+            command=command_line(),
+            environment=about,
+            path=folder,
+            match=match,
+            notes=(*notes, *columns.notes),
+            items=bench.items,
         )
-        notes += share.fill(columns, bench, hooks, progress)
-        variants = columns.variants(bench)
-        about = environment(target)
-    if trackers and any(run.reused for v in variants for run in v.runs):
-        notes.append(
-            "Finished runs were taken as they are, and no tracker followed them. Another folder "
-            "(--out) trains them again."
-        )
-    comparison = Comparison(
-        variants=variants,
-        data_name=data_name,
-        contract=splits.contract,
-        counts={name: len(items) for name, items in splits.named()},
-        split=bench.split,
-        seeds=tuple(dict.fromkeys(run.seed for v in variants for run in v.runs)),
-        originals=views.originals(bench.items),
-        command=command_line(),
-        environment=about,
-        path=folder,
-        match=match,
-        notes=(*notes, *columns.notes),
-        items=bench.items,
-    )
-    return comparison if folder is None else write(comparison, folder, reporter)
+        return comparison if folder is None else write(comparison, folder, reporter)
 
 
 def write(comparison: Comparison, folder: Path, reporter: Reporter) -> Comparison:
@@ -224,12 +232,10 @@ def _check(
         spec = candidate.spec
         if candidate.finished:
             continue
-        check_patience(spec, splits)
         for seed in seeds:
             with_seed(spec, seed, parts)
         model = assemble(spec, splits.contract, spec.training.device, parts=parts)
-        check_batches(model, splits)
-        check_support(model, splits)
+        check_training(model, splits)
 
 
 def _with_ex_post(
@@ -265,5 +271,5 @@ def _unequal(found: Sequence[Candidate], splits: Splits, match: Match | None) ->
 
 def _unlike(found: Sequence[Candidate], device: torch.device) -> list[str]:
     paths = [path for candidate in found for path in candidate.finished.values()]
-    told = {path: "; ".join(unlike(path, device)) for path in paths}
+    told = {path: "; ".join(unlike_conditions(read_about(path), device)) for path in paths}
     return [f"{p} was trained under other conditions: {how}." for p, how in told.items() if how]

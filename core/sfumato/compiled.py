@@ -125,11 +125,19 @@ class Compiled:
 
         return source
 
+    def noise_asked_for(self) -> list[tuple[int, ...]] | None:
+        """The shapes of noise that a pass asks for; None until enough steps were noted."""
+        return self._asked if self.ready else None
+
+    def note(self, asked: Sequence[tuple[int, ...]]) -> None:
+        """Take them over from an earlier process: steps after those that it took are compiled at once."""
+        self._asked, self._noted = list(asked), WARM
+
     def __call__(self, scope: Scope, total: int) -> Tensor:
         """Take a step over a batch of ``total`` items: the sums of :meth:`LossOut.summed`.
 
         Raises:
-            NonFiniteError: The objective is not finite, and no weight was changed.
+            NonFiniteError: The objective or a gradient is not finite, and no weight was changed.
         """
         whole = len(self._parts) == 1
         drawn = tuple(
@@ -165,7 +173,10 @@ class Compiled:
                 raise NonFiniteError(msg)
             self._updates.add(objective, critic)
             sums = more if sums is None else sums + more
-        self._updates.apply()
+        if not self._updates.apply(given.step):
+            self._updates.drop()
+            msg = "a gradient is not finite"
+            raise NonFiniteError(msg)
         return cast("Tensor", sums)
 
     def _passed(

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from sfumato.foreign_text import visible_text
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -32,7 +34,7 @@ class SfumatoError(Exception):
 
     def __str__(self) -> str:
         tail = f"\n   {self.hint}" if self.hint else ""
-        return f"{self.code} {self.message}{tail}"
+        return visible_text(f"{self.code} {self.message}{tail}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Problem:
         where = f"{self.where} " if self.where else ""
         tail = f"\n   {self.hint}" if self.hint else ""
         at = f" at {self.path}" if self.path else ""
-        return f"{where}{self.code} {self.message}{at}{tail}"
+        return visible_text(f"{where}{self.code} {self.message}{at}{tail}")
 
 
 class SpecError(SfumatoError, ValueError):
@@ -142,8 +144,31 @@ class OutputError(SfumatoError, OSError):
         return SfumatoError.__str__(self)
 
 
+class DiskFullError(OutputError):
+    """A disk, a quota or a limit of file sizes that has no room for a result."""
+
+    code = "K503"
+    exit_code = 4
+
+
+class LockedError(SfumatoError, BlockingIOError):
+    """A folder that another process writes to at the moment."""
+
+    code = "K504"
+    exit_code = 5
+
+    def __str__(self) -> str:
+        return SfumatoError.__str__(self)
+
+
+class ResumeError(SfumatoError, ValueError):
+    """A run that cannot go on as it is asked to, because it would not be the same run."""
+
+    code = "K505"
+
+
 class NonFiniteError(SfumatoError, ArithmeticError):
-    """A loss term stopped being a finite number during a run."""
+    """A loss term or a gradient stopped being a finite number during a run."""
 
     code = "K601"
     exit_code = 4

@@ -20,7 +20,8 @@ from sfumato.errors import Problem, SpecError
 from sfumato.hooks import Hooks
 from sfumato.options import Part
 from sfumato.registry import Registry, registry
-from sfumato.run import RunFolder, read_about
+from sfumato.run import read_about
+from sfumato.run_folder import RunFolder
 from sfumato.spec import Spec
 from sfumato.trainer import Trainer
 

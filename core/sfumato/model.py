@@ -14,7 +14,8 @@ from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
 from sfumato import estimates, inputs
-from sfumato.data import Contract, from_numpy, mask_of, visible
+from sfumato.arrays import from_numpy
+from sfumato.data import Contract, mask_of, visible
 from sfumato.errors import DataError, Incompatible, NoDensityError
 from sfumato.inputs import Array, Condition
 from sfumato.interfaces import Code, Sampler, Scope, takes_named, takes_scope

@@ -33,6 +33,7 @@ class Plan:
         probed_on: ``meta``, or ``cpu`` where a part cannot run on meta tensors.
         provenance: For each part, its distribution, version and target.
         lazy: Whether some part makes parameters when it first runs.
+        drift: In what the training was resumed under other conditions than those it began under.
     """
 
     contexts: Mapping[str, Context]
@@ -42,3 +43,4 @@ class Plan:
     probed_on: str
     provenance: Mapping[str, Mapping[str, str]]
     lazy: bool = False
+    drift: tuple[str, ...] = ()

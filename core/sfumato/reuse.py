@@ -9,17 +9,18 @@ from typing import Any
 
 import torch
 
+from sfumato.agreement import CONDITIONS, WORDS
 from sfumato.artifact import load
+from sfumato.checkpoints import folders
 from sfumato.errors import ArtifactError, DataError, SfumatoError
 from sfumato.model import Model
 from sfumato.plan import Plan
 from sfumato.registry import LOCAL, Registry, registry
 from sfumato.run import Json, Run, check_one_run, environment, read_about, read_metrics
 from sfumato.spec import Spec
+from sfumato.standing import STACKED
 
 _UNFINISHED = {"running": "it was not finished"}
-_WORDS = {"linear": "library of linear products"}
-_ALIKE = ("sfumato", "torch", "python", "device", "device_name", "threads", "linear")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,18 @@ class Trained:
         """A run that was trained now."""
         return cls(
             run.model, run.metrics, run.kept_epoch, run.seconds, run.peak_memory, run.warnings
+        )
+
+    def run(self, path: Path) -> Run:
+        """The same as a run of its folder."""
+        return Run(
+            self.model,
+            self.history,
+            path,
+            self.kept_epoch,
+            self.seconds,
+            self.warnings,
+            self.peak_memory,
         )
 
 
@@ -108,7 +121,7 @@ def same_run(
     try:
         about = read_about(path)
         why = _differs(about, spec, plan, data, device)
-        if not why and about.get("stepping") == "stacked" and not stacked:
+        if not why and about.get("stepping") == STACKED and not stacked:
             why = "it was trained as one of a stack"
         if why:
             return why
@@ -117,19 +130,40 @@ def same_run(
         return error.message
 
 
+def unfinished(
+    path: Path, spec: Spec, plan: Plan, data: str, device: torch.device
+) -> Mapping[str, Any] | None:
+    """The ``run.json`` of a run that was stopped, and that going on with would make what training it does."""
+    try:
+        about = read_about(path)
+    except SfumatoError:
+        return None
+    stopped = about.get("status") != "finished" and folders(path)
+    return about if stopped and not _other(about, spec, plan, data, device) else None
+
+
 def _differs(
     about: Mapping[str, Any], spec: Spec, plan: Plan, data: str, device: torch.device
 ) -> str:
     """Why a run is not what training would make now; empty if it is."""
-    here, there = environment(device), about.get("environment", {})
-    other = [_WORDS.get(n, n) for n in _ALIKE if there.get(n) != here[n]]
     status = str(about.get("status"))
+    if status != "finished":
+        return _UNFINISHED.get(status, f"it is {status}")
+    return _other(about, spec, plan, data, device)
+
+
+def _other(
+    about: Mapping[str, Any], spec: Spec, plan: Plan, data: str, device: torch.device
+) -> str:
+    """Why a run is another one than training would make, finished or not; empty if it is that one."""
+    here, there = environment(device), about.get("environment", {})
+    other = [WORDS.get(n, n) for n in CONDITIONS if there.get(n) != here[n]]
     provenance = {kind: dict(origin) for kind, origin in plan.provenance.items()}
     reasons = (
-        (about.get("status") != "finished", _UNFINISHED.get(status, f"it is {status}")),
         (about.get("spec_hash") != spec.hash, "its spec is another"),
         (about.get("data", {}).get("sha256") != data, "its data were others"),
         (about.get("provenance") != provenance, "its plugins were others"),
+        (any(again.get("drift") for again in about.get("resumed", ())), "it has drifted"),
         (
             any(origin["distribution"] == LOCAL for origin in provenance.values()),
             "a part was registered by hand, which may have changed",
@@ -145,13 +179,3 @@ def check_same_data(path: Path, data: str) -> None:
     if known is not None and known != data:
         msg = f"the run {path} was trained on other data than those of this comparison"
         raise DataError(msg, hint="compare its spec instead, which trains it on these data")
-
-
-def unlike(path: Path, device: torch.device) -> list[str]:
-    """In what a finished run was trained under other conditions than those here, in words."""
-    here, there = environment(device), read_about(path).get("environment", {})
-    return [
-        f"{name} {there.get(name, 'unknown')}, here {here[name]}"
-        for name in _ALIKE
-        if there.get(name) != here[name]
-    ]

@@ -6,8 +6,9 @@
           run.json           status, versions, command, timings, device
           metrics.jsonl      one line an epoch
           model.safetensors  the weights that were kept, with a header that suffices to load them
-          checkpoints/       last and best
+          checkpoints/       all that the run can be gone on from
           samplers/          samplers that were fitted to the weights
+          .lock              who writes at the moment
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import os
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,19 +25,26 @@ from typing import Any
 
 import torch
 
-from sfumato import kernels
-from sfumato.artifact import MAX_HEADER, WEIGHTS, refuse_missing
-from sfumato.artifact import save as save_model
-from sfumato.data import Splits, fingerprint
+from sfumato import checkpoints, kernels
+from sfumato.artifact import MAX_HEADER, refuse_missing
 from sfumato.errors import ArtifactError, SfumatoError, SpecError
-from sfumato.files import append_line, make_folder, write_json
+from sfumato.files import (
+    write_json,
+)
+from sfumato.migrations import migrated
 from sfumato.model import Model
-from sfumato.registry import own_version
+from sfumato.registry import Registry, own_version, registry
+from sfumato.regular_files import read_regular
 from sfumato.resolve import load_spec
 from sfumato.spec import Spec
 from sfumato.strict_json import loads
 
 Json = dict[str, Any]
+
+SPEC, RUN, SAMPLERS = "spec.json", "run.json", "samplers"
+FORMAT = 1
+_LONGEST = 1 << 28
+"""Bytes of ``metrics.jsonl`` that are read."""
 
 
 @dataclass(frozen=True)
@@ -69,82 +76,12 @@ class Run:
         return notebook.of_run(self)
 
 
-class RunFolder:
-    """Writes a run folder, file by file, each whole or not at all.
-
-    Args:
-        path: The folder; None writes nothing.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._about: Json = {}
-        self._saved = time.monotonic()
-
-    def start(self, spec: Spec, model: Model, splits: Splits) -> None:
-        """Make the folder and say what is about to run."""
-        if self.path is None:
-            return
-        make_folder(self.path / "checkpoints")
-        old = [f for name in ("checkpoints", "samplers") for f in (self.path / name).glob("*.*")]
-        for stale in (self.path / "metrics.jsonl", self.path / WEIGHTS, *old):
-            stale.unlink(missing_ok=True)
-        write_json(self.path / "spec.json", spec.to_json())
-        self._about = {
-            "format": 1,
-            "status": "running",
-            "spec_hash": spec.hash,
-            "parameters": model.plan.parameters,
-            "provenance": {k: dict(v) for k, v in model.plan.provenance.items()},
-            "data": {
-                "contract": splits.contract.model_dump(mode="json"),
-                "counts": {name: len(split) for name, split in splits.named()},
-                "sha256": fingerprint(splits),
-                "base": os.fspath(spec.base.resolve()),
-            },
-            "command": command_line(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "environment": environment(model.device),
-        }
-        self._write()
-
-    def epoch(self, line: Json) -> None:
-        """Add a line to ``metrics.jsonl``."""
-        if self.path is not None:
-            append_line(self.path / "metrics.jsonl", line)
-
-    def due(self, every: float = 30.0) -> bool:
-        """Whether checkpoints were last written longer ago than so many seconds."""
-        return self.path is not None and time.monotonic() - self._saved > every
-
-    def checkpoint(self, name: str, model: Model) -> None:
-        """Write ``checkpoints/NAME.safetensors``."""
-        if self.path is not None:
-            save_model(model, self.path / "checkpoints" / f"{name}.safetensors")
-            self._saved = time.monotonic()
-
-    def finish(self, status: str, **facts: Any) -> None:
-        """Say how the run ended."""
-        if self.path is not None and self._about:
-            self._about |= {"status": status, **facts}
-            self._write()
-
-    def result(self, model: Model) -> None:
-        """Write the weights that were kept."""
-        if self.path is not None:
-            save_model(model, self.path / WEIGHTS)
-
-    def _write(self) -> None:
-        if self.path is not None:
-            write_json(self.path / "run.json", self._about)
-
-
 def mark_failed(path: Path, why: str) -> None:
     """Say in a run folder that a run which was going on failed, where the run itself cannot any more."""
     with suppress(SfumatoError):
         about = read_about(path)
         if about.get("status") == "running":
-            write_json(path / "run.json", {**about, "status": "failed", "error": why})
+            write_json(path / RUN, {**about, "status": "failed", "error": why})
 
 
 def environment(device: torch.device) -> Json:
@@ -157,6 +94,7 @@ def environment(device: torch.device) -> Json:
         "platform": platform.platform(),
         "device": str(device),
         "device_name": named,
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "linear": kernels.chosen() if device.type == "cpu" else kernels.TORCH,
     }
@@ -168,7 +106,9 @@ def command_line() -> str:
     return shlex.join(["sfumato", *sys.argv[1:]]) if name == "sfumato" else "python"
 
 
-def read_run(path: str | os.PathLike[str]) -> tuple[Spec, Mapping[str, Any]]:
+def read_run(
+    path: str | os.PathLike[str], *, parts: Registry = registry
+) -> tuple[Spec, Mapping[str, Any]]:
     """The resolved spec of a run folder, with data paths where they were, and its ``run.json``.
 
     Raises:
@@ -179,7 +119,7 @@ def read_run(path: str | os.PathLike[str]) -> tuple[Spec, Mapping[str, Any]]:
     folder = run_folder(path)
     try:
         base = Path(about["data"]["base"])
-        spec = load_spec(folder / "spec.json")
+        spec = load_spec(read_json(folder, SPEC), parts=parts)
     except (SpecError, KeyError, TypeError) as error:
         if isinstance(error, SpecError):
             refuse_missing(error, about.get("provenance", {}))
@@ -194,12 +134,13 @@ def read_metrics(path: str | os.PathLike[str]) -> list[Json]:
     Raises:
         ArtifactError: Missing or damaged.
     """
-    file = run_folder(path) / "metrics.jsonl"
+    folder = run_folder(path)
+    file = folder / checkpoints.METRICS
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_regular(file, _LONGEST, within=folder).decode().splitlines()
         return [loads(line, str(file), max_bytes=MAX_HEADER)[0] for line in lines]
-    except (OSError, SpecError, UnicodeDecodeError) as error:
-        msg = f"{file} is missing or damaged: {error}"
+    except (SpecError, UnicodeDecodeError) as error:
+        msg = f"{file} is damaged: {error}"
         raise ArtifactError(msg) from error
 
 
@@ -226,24 +167,33 @@ def read_about(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     Raises:
         ArtifactError: Not a run folder, or damaged.
     """
-    file = run_folder(path) / "run.json"
+    folder = run_folder(path)
+    about = read_json(folder, RUN)
+    return migrated("run", about, FORMAT, source=str(folder / RUN))
+
+
+def read_json(folder: Path, name: str) -> Any:
+    """What a file of JSON in a run folder says.
+
+    Raises:
+        ArtifactError: Missing or damaged.
+    """
+    file = folder / name
     try:
-        about = loads(file.read_text(encoding="utf-8"), str(file), max_bytes=MAX_HEADER)[0]
+        text = read_regular(file, MAX_HEADER, within=folder).decode()
+        return loads(text, str(file), max_bytes=MAX_HEADER)[0]
     except (SpecError, UnicodeDecodeError) as error:
         msg = f"{file} is damaged: {error}"
         raise ArtifactError(msg) from error
-    if not isinstance(about, dict):
-        msg = f"{file} is damaged: it holds no object"
-        raise ArtifactError(msg)
-    return about
 
 
 def run_folder(path: str | os.PathLike[str]) -> Path:
-    """The run folder that a path names: itself, or that of a model file in it."""
+    """The run folder that a path names: itself, or that of a model file or a checkpoint in it."""
     folder = Path(path)
-    if folder.is_file():  # a model file in a run folder, such as a checkpoint
-        folder = next((f for f in folder.parents[:2] if (f / "run.json").is_file()), folder)
-    if not (folder / "spec.json").is_file() or not (folder / "run.json").is_file():
-        msg = f"{folder} is not a run folder: it lacks spec.json or run.json"
+    if folder.is_file() or folder.absolute().parent.name == checkpoints.FOLDER:
+        above = folder.absolute().parents[:3]
+        folder = next((f for f in above if (f / RUN).is_file()), folder)
+    if not (folder / SPEC).is_file() or not (folder / RUN).is_file():
+        msg = f"{folder} is not a run folder: it lacks {SPEC} or {RUN}"
         raise ArtifactError(msg, hint="make one with: sfumato train SPEC --out RUN")
     return folder

@@ -13,30 +13,42 @@ weights that it was fitted to, and is refused beside others.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from sfumato.artifact import MAX_HEADER, check_versions, model_file, refuse_missing
-from sfumato.errors import ArtifactError, SpecError
-from sfumato.files import make_folder, write_atomically, write_json
+from sfumato.artifact import (
+    check_versions,
+    first_problem,
+    json_digest,
+    model_file,
+    read_header,
+    refuse_missing,
+)
+from sfumato.assembly import MAX_PARAMETERS
+from sfumato.errors import ArtifactError, SfumatoError, SpecError
+from sfumato.files import make_folder, write_atomically
 from sfumato.interfaces import Sampler
+from sfumato.migrations import migrated
 from sfumato.model import Model
 from sfumato.options import Part
 from sfumato.registry import Registry, registry
+from sfumato.regular_files import open_regular, read_regular
 from sfumato.resolve import resolve_part
 from sfumato.samplers import fill, made_sampler, weights_digest
-from sfumato.strict_json import dumps, loads
+from sfumato.strict_json import loads
+from sfumato.tensor_files import loaded, own_copies, read_table, read_whole, to_bytes
 
 FOLDER = "samplers"
+FORMAT = 1
+_MAX_TEXT, _MAX_VALUES = 1 << 20, 10_000
+_MAX_BYTES = 4 * MAX_PARAMETERS
 
 
 class Fitted(BaseModel):
@@ -53,9 +65,9 @@ class Fitted(BaseModel):
         digest: SHA-256 of all the rest.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    format: Literal[1] = 1
+    format: int = FORMAT
     sampler: dict[str, Any]
     provenance: dict[str, str]
     weights: str
@@ -66,8 +78,7 @@ class Fitted(BaseModel):
 
     def sealed(self) -> Fitted:
         """The same with the digest of the rest."""
-        rest = self.model_dump(mode="json", exclude={"digest"})
-        return self.model_copy(update={"digest": hashlib.sha256(dumps(rest).encode()).hexdigest()})
+        return self.model_copy(update={"digest": json_digest(self.model_dump(mode="json"))})
 
 
 def save_sampler(
@@ -86,15 +97,15 @@ def save_sampler(
     """
     about = sampler.about
     entry = parts.get("sampler", about["sampler"]["type"])
-    if about["weights"] != weights_digest(load_tensors(model_file(run).read_bytes())):
+    if about["weights"] != read_header(run).tensors:
         msg = f"the sampler was not fitted to the weights of {run}"
         raise ArtifactError(msg, hint="fit it to sfumato.load(run), and keep it there")
     folder = model_file(run).parent / FOLDER
+    if folder.is_symlink():
+        msg = f"{folder} is a symbolic link, which samplers are not written through"
+        raise ArtifactError(msg, hint="put a folder there")
     make_folder(folder)
-    state = {
-        n: t.detach().to("cpu", copy=True).contiguous() for n, t in sampler.state_dict().items()
-    }
-    content = save_tensors(state)
+    content = to_bytes(own_copies(sampler.state_dict()))
     said = Fitted(
         **about,
         provenance=entry.provenance,
@@ -103,7 +114,7 @@ def save_sampler(
     file = folder / f"{_plain(entry.reference)}.safetensors"
     # The tensors first: a JSON file that names others is found out by their digest.
     write_atomically(file, content)
-    write_json(file.with_suffix(".json"), said.sealed().model_dump(mode="json"))
+    write_atomically(file.with_suffix(".json"), _spelled(said.sealed().model_dump(mode="json")))
     return file
 
 
@@ -128,13 +139,14 @@ def saved_sampler(
         ArtifactError: Damaged, or fitted to other weights.
         MissingPluginError: It comes from a plugin that is not installed here.
     """
-    file = model_file(run).parent / FOLDER / f"{_plain(name)}.safetensors"
-    if not file.is_file() and not file.with_suffix(".json").is_file():
+    home = model_file(run).parent
+    file = home / FOLDER / f"{_plain(name)}.safetensors"
+    if not os.path.lexists(file) and not os.path.lexists(file.with_suffix(".json")):
         return None
-    said = _read(file.with_suffix(".json"))
+    said = _read(file.with_suffix(".json"), home)
     if said.weights != weights_digest(model.state_dict()):
         msg = f"{file} was fitted to other weights than those of {run}"
-        raise ArtifactError(msg, hint=f"fit it anew: sfumato fit-sampler RUN {name}")
+        raise ArtifactError(msg, hint=_anew(file))
     check_versions({"sampler": said.provenance}, parts)
     try:
         config = resolve_part("sampler", said.sampler, "/sampler", parts)
@@ -144,35 +156,40 @@ def saved_sampler(
         raise ArtifactError(msg) from error
     if config.type.rpartition(":")[2] != name.rpartition(":")[2]:
         msg = f"{file} says that it is a {config.type}"
-        raise ArtifactError(msg, hint=f"fit it anew: sfumato fit-sampler RUN {name}")
+        raise ArtifactError(msg, hint=_anew(file))
     if asked is not None and asked != config:
         return None
-    made = made_sampler(model, config, parts)
-    try:
-        content = file.read_bytes()
-        state = load_tensors(content)
-        if hashlib.sha256(content).hexdigest() != said.tensors:
-            msg = f"{file} is damaged: its content does not match its digest"
-            raise ArtifactError(msg, hint=f"fit it anew: sfumato fit-sampler RUN {name}")
-        fill(made, state)
-        drawn = model.sample(2, seed=0, sampler=made, condition=_some_condition(model))
-        if not bool(drawn.isfinite().all()):
-            msg = f"{file} draws codes that are not finite"
-            raise ArtifactError(msg, hint=f"fit it anew: sfumato fit-sampler RUN {name}")
-    except (
-        OSError,
-        SafetensorError,
-        RuntimeError,
-        LookupError,
-        AttributeError,
-        ValueError,
-    ) as error:
-        if isinstance(error, ArtifactError):
-            raise
-        msg = f"{file} is damaged: {error}"
-        raise ArtifactError(msg, hint=f"fit it anew: sfumato fit-sampler RUN {name}") from error
+    made = _filled(model, config, _state(file, home, said), file, parts)
     made.about = said.model_dump(include={"sampler", "items", "seed", "weights"})
     return made.to(model.device).eval()
+
+
+def _state(file: Path, home: Path, said: Fitted) -> dict[str, Tensor]:
+    with open_regular(file, within=home) as stream:
+        content = read_whole(stream, read_table(stream, file, max_bytes=_MAX_BYTES), file)
+    if hashlib.sha256(content).hexdigest() != said.tensors:
+        msg = f"{file} is damaged: its content does not match its digest"
+        raise ArtifactError(msg, hint=_anew(file))
+    return loaded(content, file)
+
+
+def _filled(
+    model: Model, config: Part, state: dict[str, Tensor], file: Path, parts: Registry
+) -> Sampler:
+    try:
+        made = made_sampler(model, config, parts)
+        fill(made, state)
+        drawn = model.sample(2, seed=0, sampler=made, condition=_some_condition(model))
+        finite = bool(drawn.isfinite().all())
+    except SfumatoError:
+        raise
+    except Exception as error:  # whatever a sampler makes of tensors that are none of its own
+        msg = f"{file} is damaged: {error}"
+        raise ArtifactError(msg, hint=_anew(file)) from error
+    if not finite:
+        msg = f"{file} draws codes that are not finite"
+        raise ArtifactError(msg, hint=_anew(file))
+    return made
 
 
 def _some_condition(model: Model) -> Tensor | None:
@@ -180,18 +197,32 @@ def _some_condition(model: Model) -> Tensor | None:
     return torch.zeros(2, width) if width else None
 
 
-def _read(file: Path) -> Fitted:
-    anew = f"fit it anew: sfumato fit-sampler RUN {file.stem}"
+def _read(file: Path, home: Path) -> Fitted:
+    text = read_regular(file, _MAX_TEXT, within=home)
     try:
-        text = file.read_text(encoding="utf-8")
-        said = Fitted.model_validate(loads(text, str(file), max_bytes=MAX_HEADER)[0])
-    except (OSError, SpecError, ValidationError, UnicodeDecodeError) as error:
-        msg = f"{file} is missing or damaged: {str(error).splitlines()[0]}"
-        raise ArtifactError(msg, hint=anew) from error
-    if said.digest != said.sealed().digest:
+        value = loads(text.decode(), str(file), max_values=_MAX_VALUES)[0]
+        # Another spelling of the same would be a damage that nobody finds.
+        whole = text == _spelled(value) and value["digest"] == json_digest(value)
+    except (SpecError, UnicodeDecodeError, LookupError, TypeError) as error:
+        msg = f"{file} is damaged: {str(error).splitlines()[0]}"
+        raise ArtifactError(msg, hint=_anew(file)) from error
+    if not whole:
         msg = f"{file} is damaged: its content does not match its digest"
-        raise ArtifactError(msg, hint=anew)
-    return said
+        raise ArtifactError(msg, hint=_anew(file))
+    try:
+        return Fitted.model_validate(migrated("sampler", value, FORMAT, source=str(file)))
+    except ValidationError as error:
+        msg = f"{file} is damaged: {first_problem(error)}"
+        raise ArtifactError(msg, hint=_anew(file)) from error
+
+
+def _spelled(value: Any) -> bytes:
+    """The one way to write what is said of a sampler, for people to read."""
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _anew(file: Path) -> str:
+    return f"fit it anew: sfumato fit-sampler RUN {file.stem}"
 
 
 def _plain(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from sfumato.options import Part, arguments
 from sfumato.randomness import keyed_global
 from sfumato.registry import Registry, registry
 from sfumato.resolve import resolve_part
+from sfumato.tensor_files import digest
 
 
 def fit_sampler(
@@ -60,12 +60,7 @@ def fit_sampler(
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
     """SHA-256 of a model's tensors with their names: whose codes a sampler was fitted to."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(flat.numpy().data)
-    return digest.hexdigest()
+    return digest(state)
 
 
 def check_sampler(config: Part, parts: Registry = registry) -> None:
@@ -106,7 +101,8 @@ def fill(sampler: nn.Module, state: Mapping[str, Tensor]) -> None:
         if leaf in owner._parameters:  # noqa: SLF001 - torch has no other way to tell them from buffers
             continue
         there = vars(owner).get(leaf)
-        if not leaf.isidentifier() or hasattr(type(owner), leaf) or not _fillable(there):
+        free = leaf.isidentifier() and leaf != "about" and not hasattr(type(owner), leaf)
+        if not free or not _fillable(there):
             msg = f"{name!r} is no tensor of this sampler"
             raise ValueError(msg)
         vars(owner).pop(leaf, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
@@ -15,6 +15,10 @@ FORMAT: Literal[1] = 1
 DEFAULT_EPOCHS = 100
 DEFAULT_OPTIMIZER = {"type": "adam"}
 DEFAULT_PARTS = {"encoder": {"type": "mlp"}, "decoder": {"type": "mlp"}}
+
+
+# Steps and items are counted in numbers that floats hold exactly.
+Count = Annotated[int, Field(ge=1, lt=2**53)]
 
 
 class _Frozen(BaseModel):
@@ -61,9 +65,12 @@ class TrainingSpec(_Frozen):
         optimizer: ``adam``, ``adamw`` or ``sgd`` with torch's options.
         schedule: Learning-rate schedule, or None.
         clip_norm: Greatest norm of the gradient, or None.
-        patience: Stop after so many epochs without a better validation objective, or None.
-        keep: Which weights are the result: of the ``best`` epoch by validation objective, or of
-            the ``last``.
+        patience: Stop after so many epochs without a better one, or None.
+        keep: Which weights are the result: of the ``best`` epoch, or of the ``last``.
+        monitor: What tells a better epoch: a number of its line of metrics, such as ``valid.elbo``,
+            ``train.kl`` or ``parts.likelihood.sigma``; None: ``valid.objective``.
+        monitor_mode: Whether the ``min`` or the ``max`` of it is best; None for objectives, of which
+            the least is.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         precision: ``float32``, ``float64`` or ``bf16`` (autocast; weights stay float32).
         compile: Whether steps are compiled, on CUDA into one graph; ``auto``: where the run is
@@ -71,15 +78,17 @@ class TrainingSpec(_Frozen):
         seed: Seed of weights, order and noise.
     """
 
-    epochs: Annotated[int, Field(ge=1)] | None = None
-    steps: Annotated[int, Field(ge=1)] | None = None
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    accumulate: Annotated[int, Field(ge=1)] = 1
+    epochs: Count | None = None
+    steps: Count | None = None
+    batch_size: Count = 128
+    accumulate: Count = 1
     optimizer: SerializeAsAny[Part]
     schedule: SerializeAsAny[Part] | None = None
     clip_norm: Annotated[float, Field(gt=0)] | None = None
-    patience: Annotated[int, Field(ge=1)] | None = None
+    patience: Count | None = None
     keep: Literal["best", "last"] = "best"
+    monitor: Annotated[str, Field(pattern=r"^(train|valid|parts)\..+$(?!\n)")] | None = None
+    monitor_mode: Literal["min", "max"] | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$(?!\n)")] = "auto"
     precision: Literal["float32", "float64", "bf16"] = "float32"
     compile: bool | Literal["auto"] = False
@@ -96,6 +105,17 @@ class TrainingSpec(_Frozen):
             if not lengths:
                 return {**given, "epochs": DEFAULT_EPOCHS}
         return given
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> Self:
+        least = self.monitor is None or self.monitor.endswith(".objective")
+        if not least and self.monitor_mode is None:
+            msg = f"is a small or a large {self.monitor} good? set monitor_mode to min or max"
+            raise ValueError(msg)
+        if least and self.monitor_mode == "max":
+            msg = "an objective is minimised: its max is the worst epoch"
+            raise ValueError(msg)
+        return self
 
 
 class Spec(_Frozen):

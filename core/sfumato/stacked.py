@@ -14,7 +14,9 @@ from sfumato.alike import difference
 from sfumato.errors import NonFiniteError, OutOfMemoryError
 from sfumato.randomness import keyed_global
 from sfumato.run import Run
+from sfumato.signals import Deferred
 from sfumato.stacked_step import CannotStack, StackedStep
+from sfumato.standing import STACKED
 from sfumato.step import SLOWER
 from sfumato.trainer import Trainer
 
@@ -38,10 +40,10 @@ def train_stacked(trainers: Sequence[Trainer]) -> list[Run | Exception]:
     made: dict[int, Run | Exception] = {}
     try:
         for trainer in trainers:
-            trainer.sharing, trainer.stepping = len(trainers), "stacked"
+            trainer.sharing, trainer.standing.stepping = len(trainers), STACKED
             trainer.begin()
-        with keyed_global(models[0].device, 0, "stack"):
-            _epochs(trainers, step, made)
+        with Deferred() as signals, keyed_global(models[0].device, 0, "stack"):
+            _epochs(trainers, step, made, signals)
     except BaseException as error:
         for number, trainer in enumerate(trainers):
             if number not in made:
@@ -52,12 +54,15 @@ def train_stacked(trainers: Sequence[Trainer]) -> list[Run | Exception]:
 
 
 def _epochs(
-    trainers: Sequence[Trainer], step: StackedStep, made: dict[int, Run | Exception]
+    trainers: Sequence[Trainer],
+    step: StackedStep,
+    made: dict[int, Run | Exception],
+    signals: Deferred,
 ) -> None:
     for trainer in trainers:
         trainer.prepare()
     for epoch in range(trainers[0].epochs):
-        found, taken = step.epoch(epoch)
+        found, taken = step.epoch(epoch, signals.deliver)
         for number, trainer in enumerate(trainers):
             if number in made:
                 continue  # it goes on in the stack, and nobody looks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -62,7 +62,9 @@ class StackedStep:
         self._graph: Graph | None = None
         self._warm = 0
 
-    def epoch(self, number: int) -> tuple[list[dict[str, float]], int]:
+    def epoch(
+        self, number: int, after_step: Callable[[], None]
+    ) -> tuple[list[dict[str, float]], int]:
         """Pass over an epoch: every model's means of its terms over items, and the steps taken so far."""
         batches = self._trainers[0].batches
         orders = torch.stack([t.batches.order(number) for t in self._trainers]).to(self._device)
@@ -76,6 +78,7 @@ class StackedStep:
                 sums = self._step(step, rows)
                 totals = sums.clone() if totals is None else totals + sums
                 items, step = items + rows.shape[1], step + 1
+                after_step()
         finally:  # models of runs that have ended are in somebody's hands
             self._mode(training=False)
         means = (cast("Tensor", totals) / items).tolist()

@@ -4,27 +4,52 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sfumato.batches import Batches, chunks
+from sfumato.best import Best
+from sfumato.checkpoints import Checkpoint
 from sfumato.data import Splits
 from sfumato.devices import is_out_of_memory
-from sfumato.errors import NonFiniteError, OutOfMemoryError
+from sfumato.errors import NonFiniteError, OutOfMemoryError, OutputError, ResumeError
 from sfumato.hooks import Hooks
-from sfumato.interfaces import report, warnings
+from sfumato.interfaces import report
+from sfumato.interfaces import warnings as part_warnings
+from sfumato.means import Means
 from sfumato.memory import PeakMemory
 from sfumato.model import Model
 from sfumato.passes import LossOut
 from sfumato.randomness import BatchNoise, keyed_global, seed_global
-from sfumato.run import Json, Run, RunFolder
-from sfumato.step import SLOWER, Step, Sums
+from sfumato.run import Json, Run
+from sfumato.run_folder import RunFolder
+from sfumato.signals import Deferred
+from sfumato.standing import Standing
+from sfumato.step import SLOWER, Step
 
 Progress = Callable[[Json], None]
 _WARM, _WARM_COMPILED = 3, 10
+
+
+@dataclass(frozen=True)
+class Again:
+    """That a run is to be taken up where an earlier process left it.
+
+    Args:
+        about: What its ``run.json`` says.
+        drift: In what it is another run now.
+        same: Whether its spec is what it was.
+    """
+
+    about: Mapping[str, Any]
+    drift: tuple[str, ...] = ()
+    same: bool = True
 
 
 class Trainer:
@@ -39,6 +64,8 @@ class Trainer:
         folder: Where the run is kept.
         hooks: Who wants to know.
         progress: Called with each epoch's line.
+        again: That the folder holds the beginning of the run.
+        cautions: What is to be known of the data.
 
     Attributes:
         model: Its model.
@@ -46,7 +73,7 @@ class Trainer:
         epochs: How many there are, if patience does not run out.
         steps: How many steps they have.
         sharing: How many trainings the time is spent on, if they are one computation.
-        stepping: How steps are taken, where somebody else takes them.
+        standing: Where it stands.
     """
 
     def __init__(
@@ -56,9 +83,13 @@ class Trainer:
         folder: RunFolder,
         hooks: Hooks,
         progress: Progress | None = None,
+        *,
+        again: Again | None = None,
+        cautions: Sequence[str] = (),
     ) -> None:
         self.model, self._splits, self._folder = model, splits, folder
         self._hooks, self._progress = hooks, progress
+        self._again, self._cautions = again, tuple(cautions)
         self._spec = model.spec.training
         self._seed, self._device = self._spec.seed, model.device
         self.batches = Batches(
@@ -74,26 +105,32 @@ class Trainer:
         self.steps = self._spec.steps or (self._spec.epochs or 1) * per_epoch
         self.epochs = -(-self.steps // per_epoch)
         self._step = Step(model, self.steps)
-        self._best, self._kept = float("inf"), 0
-        self._best_weights: dict[str, Tensor] | None = None
-        self._history: list[Json] = []
-        self._listening, self._began, self.sharing = 0.0, 0.0, 1
-        self.stepping, self._stopped = "", False
+        best = Best(self._spec, validated=splits.valid is not None)
+        self.standing = Standing(model, self._step, best, self.batches.per_epoch, self.steps)
+        self._prepared, self._signals = False, Deferred()
+        self._listening, self._began, self._before, self.sharing = 0.0, 0.0, 0.0, 1
+        self._peak, self._stopped = 0, False
 
     def run(self) -> Run:
-        """Train to the end, or until patience runs out."""
-        self.begin()
-        try:
-            with keyed_global(self._device, self._seed, "run"):
-                self.prepare()
-                for epoch in range(self.epochs):
-                    self.ended(epoch, *self._pass_over_batches(epoch))
-                    if self.out_of_patience(epoch + 1):
-                        break
-        except BaseException as error:
-            self.stop(error)
-            raise
-        return self.finish()
+        """Train to the end, or until patience runs out.
+
+        A signal that would end the process waits for the step to be over, and a checkpoint is
+        written first.
+        """
+        with self._signals:
+            self.begin()
+            try:
+                with keyed_global(self._device, self._seed, "run"):
+                    self.prepare()
+                    for epoch in range(self.standing.place.epoch, self.epochs):
+                        if self.out_of_patience(epoch):
+                            break
+                        self.ended(epoch, *self._pass_over_batches(epoch))
+                        self._signals.deliver()
+            except BaseException as error:
+                self.stop(error)
+                raise
+            return self.finish()
 
     def seconds_a_step(self, steps: int) -> float:
         """How long a step takes, its share of fitting a likelihood included; the model is spoilt by it."""
@@ -132,19 +169,32 @@ class Trainer:
         self._listening += time.perf_counter() - began
 
     def _since(self) -> float:
-        return (time.perf_counter() - self._began - self._listening) / self.sharing
+        now = (time.perf_counter() - self._began - self._listening) / self.sharing
+        return self._before + now
 
     # ---- in order: begin, prepare, ended an epoch, then finish or stop -----------------------------
 
     def begin(self) -> None:
-        """Open the folder, and tell who listens."""
+        """Open the folder, and tell who listens.
+
+        Raises:
+            ResumeError: What the folder holds cannot be gone on from.
+        """
         self._began, self._memory = time.perf_counter(), PeakMemory(self._device)
-        self._folder.start(self.model.spec, self.model, self._splits)
+        spec, again = self.model.spec, self._again
+        if again is None:
+            self._folder.start(spec, self.model, self._splits)
+        else:
+            take_up = partial(self._take_up, same=again.same)
+            self._folder.go_on(again.about, spec, self.model, self._splits, again.drift, take_up)
         self._tell("run_started", run=self._folder.path, spec=self.model.spec.to_json())
 
     def prepare(self) -> None:
-        """Let the likelihood choose its scale before the first step."""
-        self._fit_likelihood(0)
+        """Let the likelihood choose its scale before the first step, and write a first checkpoint."""
+        if not self._prepared:
+            self._fit_likelihood(0)
+            self._prepared = True
+            self._checkpoint()
 
     def ended(
         self, epoch: int, train: dict[str, float], step: int, rate: float | None = None
@@ -157,7 +207,11 @@ class Trainer:
             step: Steps taken so far.
             rate: The learning rate, where somebody else takes the steps.
         """
-        self._fit_likelihood(epoch + 1)
+        standing = self.standing
+        if not standing.place.fitted:
+            with standing.changing():
+                self._fit_likelihood(epoch + 1)
+                standing.place.fitted = True
         line: Json = {
             "epoch": epoch + 1,
             "step": step,
@@ -175,39 +229,51 @@ class Trainer:
         for name, value in line["parts"].items():
             if not math.isfinite(value):
                 raise NonFiniteError(f"epoch {epoch + 1}: {name} is {value}", hint=SLOWER)
-        self._history.append(line)
+        with standing.changing():
+            standing.ended(line)
         self._folder.epoch(line)
-        self._keep_if_best(line, epoch + 1)
         self._tell("epoch_ended", run=self._folder.path, line=line)
         if self._progress:
             self._progress(line)
-        if self._folder.due():
+        if self._folder.due(step, epoch + 1):
             self._checkpoint()
 
     def _pass_over_batches(self, epoch: int) -> tuple[dict[str, float], int]:
-        model, mean, done = self.model.train(), _Mean(), 0
+        model, standing = self.model.train(), self.standing
+        place, means = standing.place, standing.means
         model.autocast = self._spec.precision == "bf16"
-        for step, batch in self.batches.epoch(epoch):
+        for step, batch in self.batches.epoch(epoch, place.batch):
             if step == self.steps:
                 break
-            mean.add(self._step(step, batch), len(batch))
-            done = step + 1
+            standing.whole = False
+            means.add(self._step(step, batch), len(batch))
+            place.batch += 1
+            standing.whole = True
+            if self._signals.pending:
+                self._check(epoch)
+                self._signals.deliver()
+            if self._folder.due(step + 1) and place.batch < self.batches.per_epoch:
+                self._check(epoch)
+                self._checkpoint()
         self._check(epoch)
         model.autocast = False
         model.eval()
-        return mean.read(f"epoch {epoch + 1}"), done
+        return means.read(f"epoch {epoch + 1}"), standing.steps
 
     def _check(self, epoch: int) -> None:
         """Raise a :class:`NonFiniteError` for a step of the epoch that was found bad late."""
         failed = self._step.failed()
-        for step, batch in () if failed is None else self.batches.epoch(epoch):
+        if failed is None:
+            return
+        self.standing.whole = False  # the steps since have changed nothing
+        for step, batch in self.batches.epoch(epoch):
             if step == failed:
                 raise self._step.explained(step, batch)
 
     @torch.no_grad()
     def _validate(self, epoch: int) -> dict[str, float]:
         """The objective that the run ends with, so that epochs of a schedule can be compared."""
-        mean, splits, model = _Mean(), self._splits, self.model
+        mean, splits, model = Means(), self._splits, self.model
         for first, batch in chunks(
             splits.get("valid"), splits.contract, self._device, model.dtype, block=splits.block
         ):
@@ -215,6 +281,7 @@ class Trainer:
             noise = BatchNoise(self._device, model.dtype, self._seed, "valid", first)
             out: LossOut = model(batch.scope(self.steps, noise))
             mean.add((out.names, out.summed()), len(batch))
+            self._signals.deliver()  # it will be validated again
         return mean.read(f"validation after epoch {epoch + 1}")
 
     @torch.no_grad()
@@ -226,6 +293,7 @@ class Trainer:
     def _decoded(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         model = self.model.eval()
         for first, batch in self.batches.in_order(epoch):
+            seed_global(self._device, self._seed, f"fit/{epoch}/global", first)
             noise = BatchNoise(self._device, model.dtype, self._seed, f"fit/{epoch}", first)
             scope = batch.scope(self.steps, noise)
             z = model.infer(scope).rsample(1)[0][0]
@@ -233,21 +301,14 @@ class Trainer:
 
     # ---- what is kept ---------------------------------------------------------------------------
 
-    def _keep_if_best(self, line: Json, epoch: int) -> None:
-        if "valid" not in line:
-            self._kept = epoch
-        elif line["valid"]["objective"] < self._best:
-            self._best, self._kept = line["valid"]["objective"], epoch
-            state = self.model.state_dict()
-            self._best_weights = {name: t.detach().clone() for name, t in state.items()}
-
     def out_of_patience(self, epoch: int) -> bool:
-        """Whether the validation objective has not improved for as many epochs as the spec allows."""
+        """Whether no epoch has been better for as many epochs as the spec allows."""
         patience = self._spec.patience
-        return patience is not None and epoch - self._kept >= patience
+        return patience is not None and epoch - self.standing.best.epoch >= patience
 
     def _cut_schedule(self) -> list[str]:
-        wanted, taken = getattr(self.model.loss, "schedule_steps", 0), self._history[-1]["step"]
+        wanted = getattr(self.model.loss, "schedule_steps", 0)
+        taken = self.standing.history[-1]["step"]
         if wanted <= taken:
             return []
         return [
@@ -255,13 +316,16 @@ class Trainer:
         ]
 
     def _checkpoint(self) -> None:
-        """Write the last weights and the best ones."""
-        self._folder.checkpoint("last", self.model)
-        if self._best_weights is not None:
-            last = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
-            self.model.load_state_dict(self._best_weights)
-            self._folder.checkpoint("best", self.model)
-            self.model.load_state_dict(last)
+        """Write all that the run depends on from here on, or, in the middle of a step, weights alone."""
+        self.standing.save(self._folder, self._since(), self._memory.read())
+
+    def _take_up(self, found: Checkpoint, *, same: bool) -> None:
+        try:
+            self._before, self._peak = self.standing.restore(found, same=same)
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            msg = f"{found.folder} does not fit: {error}"
+            raise ResumeError(msg, hint="train it anew: --force, or another folder") from error
+        self._prepared = True
 
     def stop(self, error: BaseException) -> None:
         """Save what there is when something ends the run; at the first call alone.
@@ -274,12 +338,23 @@ class Trainer:
         self._stopped = True
         self.model.autocast = False
         self.model.eval()
-        self._checkpoint()
         interrupted = isinstance(error, KeyboardInterrupt)
-        status = "interrupted" if interrupted else "failed"
-        why = {} if interrupted else {"error": str(error)}
-        seconds = round(self._since(), 4)
-        self._folder.finish(status, seconds=seconds, epochs=len(self._history), **why)
+        try:
+            if not isinstance(error, OutputError):
+                self._checkpoint()
+            status = "interrupted" if interrupted else "failed"
+            why = {} if interrupted else {"error": str(error)}
+            seconds = round(self._since(), 4)
+            epochs = len(self.standing.history)
+            self._folder.finish(status, seconds=seconds, epochs=epochs, **why)
+        except OutputError as worse:
+            if interrupted:
+                raise
+            if not isinstance(error, OutputError):
+                warnings.warn(str(worse), RuntimeWarning, stacklevel=2)
+            status = "failed"
+        finally:
+            self._folder.close()
         self._tell("run_finished", run=self._folder.path, status=status)
         if is_out_of_memory(error):
             hint = f"try --set training.batch_size={max(1, self._spec.batch_size // 2)}"
@@ -294,58 +369,44 @@ class Trainer:
         """
         model, path = self.model, self._folder.path
         seconds, peak = self._since(), self._memory.read()
-        self._checkpoint()
-        if self._spec.keep == "best" and self._best_weights is not None:
-            model.load_state_dict(self._best_weights)
-        else:
-            self._kept = len(self._history)
-        broken = [n for n, t in model.state_dict().items() if not bool(t.isfinite().all())]
-        if broken:
-            msg = f"after the last step {broken[0]} is not finite ({len(broken)} tensors)"
-            error = NonFiniteError(msg, hint=SLOWER)
+        history, best = self.standing.history, self.standing.best
+        kept = len(history)
+        try:
+            self._checkpoint()
+            self.standing.whole = False
+            if self._spec.keep == "best" and best.weights is not None:
+                model.load_state_dict(best.weights)
+                kept = best.epoch
+            self._check_weights()
+            said = (
+                *self._cautions,
+                *self._cut_schedule(),
+                *(w for part in model.children() for w in part_warnings(part)),
+            )
+            peak = None if peak is None else max(peak, self._peak)
+            self._folder.result(model)
+            self._folder.finish(
+                "finished",
+                seconds=round(seconds, 4),
+                epochs=len(history),
+                steps=history[-1]["step"],
+                stepping=self.standing.stepping or self._step.how,
+                kept_epoch=kept,
+                warnings=said,
+                peak_memory=peak,
+            )
+        except BaseException as error:
             self.stop(error)
-            raise error
-        self._folder.result(model)
-        said = (*self._cut_schedule(), *(w for part in model.children() for w in warnings(part)))
-        self._folder.finish(
-            "finished",
-            seconds=round(seconds, 4),
-            epochs=len(self._history),
-            steps=self._history[-1]["step"],
-            stepping=self.stepping or self._step.how,
-            kept_epoch=self._kept,
-            warnings=said,
-            peak_memory=peak,
-        )
+            raise
+        self._folder.close()
         if path is not None:
             self._tell("artifact_written", path=path / "model.safetensors")
         self._tell("run_finished", run=path, status="finished")
-        return Run(model, tuple(self._history), path, self._kept, seconds, said, peak)
+        return Run(model, tuple(history), path, kept, seconds, said, peak)
 
-
-class _Mean:
-    """Means of terms over items, summed on the device and read once."""
-
-    def __init__(self) -> None:
-        # Of each set of names: what terms a loss reports may change with its step.
-        self._sums: dict[tuple[str, ...], Tensor] = {}
-        self._items = 0
-
-    def add(self, found: Sums, items: int) -> None:
-        names, sums = found
-        # A copy, for a graph sums the next batch in the same place.
-        known = self._sums.get(names)
-        self._sums[names] = sums.clone() if known is None else known + sums
-        self._items += items
-
-    def read(self, when: str) -> dict[str, float]:
-        totals: dict[str, float] = {}
-        for names, sums in self._sums.items():
-            for name, total in zip(names, sums.tolist(), strict=True):
-                totals[name] = totals.get(name, 0.0) + total
-        means = {name: total / self._items for name, total in totals.items()}
-        for name, value in means.items():
-            if not math.isfinite(value):
-                msg = f"{when}: the mean of {name} is {value}"
-                raise NonFiniteError(msg, hint=SLOWER)
-        return means
+    def _check_weights(self) -> None:
+        state = self.model.state_dict()
+        broken = [n for n, t in state.items() if not bool(t.isfinite().all())]
+        if broken:
+            msg = f"after the last step {broken[0]} is not finite ({len(broken)} tensors)"
+            raise NonFiniteError(msg, hint=SLOWER)

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import constraints
-from torch.distributions.constraints import Constraint
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from sfumato.agreement import differences, unlike_specs
 from sfumato.assembly import assemble
-from sfumato.batches import Batches, chunks
-from sfumato.data import Contract, Splits, as_splits
+from sfumato.cautions import cautions
+from sfumato.data import Splits, as_splits, fingerprint
 from sfumato.datasets import check_splits, load_splits
 from sfumato.devices import choose_device
-from sfumato.errors import (
-    Problem,
-    SpecError,
-    SupportError,
-)
-from sfumato.files import check_new_folder
+from sfumato.errors import ResumeError
 from sfumato.hooks import Hooks, TrackerLike
+from sfumato.lock import check_free
 from sfumato.model import Model
+from sfumato.opening import from_here
 from sfumato.registry import Registry, registry
 from sfumato.resolve import bind, load_spec
-from sfumato.run import Run, RunFolder
+from sfumato.reuse import finished
+from sfumato.run import Run, read_run, run_folder
+from sfumato.run_folder import EVERY, KEEP, RunFolder
 from sfumato.spec import Spec
-from sfumato.step import parts_of
-from sfumato.trainer import Progress, Trainer
+from sfumato.standing import STACKED
+from sfumato.trainer import Again, Progress, Trainer
+from sfumato.training_checks import check_training
 
 Data = Splits | Tensor | np.ndarray[Any, Any] | Mapping[str, Any]
 
@@ -45,6 +44,10 @@ def train(
     seed: int | None = None,
     *,
     force: bool = False,
+    resume: bool = False,
+    drift: bool = False,
+    checkpoint_every: str = EVERY,
+    keep_checkpoints: int = KEEP,
     trackers: Sequence[TrackerLike] = (),
     progress: Progress | None = None,
     parts: Registry = registry,
@@ -52,6 +55,10 @@ def train(
     """Train a model.
 
     Everything is checked before the first step, and before anything is written.
+
+    A run that was killed goes on with ``resume``, and comes out as if it had not been, to the bit:
+    weights, states of optimisers, metrics. That is refused where it would come out otherwise, because
+    its spec, its data, a plugin, the build of torch, the device or the number of threads is another.
 
     Args:
         spec: A spec, a mapping or a path.
@@ -62,6 +69,11 @@ def train(
         device: Instead of the spec's.
         seed: Instead of the spec's.
         force: Write into a folder that has content.
+        resume: Go on with the run in ``out``; begin it if there is none; leave it if it is finished.
+        drift: Go on although it will be another run, and record in what.
+        checkpoint_every: How often to write what it can be gone on from: ``500 steps``, ``2 epochs``,
+            ``0.5 minutes``.
+        keep_checkpoints: How many of these to keep.
         trackers: Names of trackers that follow the run, or objects with their options.
         progress: Called with each epoch's line of ``metrics.jsonl``.
         parts: Where parts are looked up.
@@ -74,8 +86,11 @@ def train(
         DataError: The data cannot be used; :class:`SupportError` if the likelihood cannot score
             them.
         DeviceError: No such device.
-        OutputError: ``out`` cannot be written, or has content.
-        NonFiniteError: A loss term stopped being finite; it names the step and the term.
+        OutputError: ``out`` cannot be written, or has content; :class:`DiskFullError` if there is no
+            room.
+        LockedError: Another process trains in ``out``.
+        ResumeError: The run in ``out`` would become another one.
+        NonFiniteError: A loss term or a gradient stopped being finite; it names the step and the term.
         OutOfMemoryError: The device has too little memory.
     """
     resolved = load_spec(spec, parts=parts)
@@ -84,9 +99,15 @@ def train(
     given = {"device": None if device is None else str(device), "seed": seed}
     changes = [f"training.{name}={value}" for name, value in given.items() if value is not None]
     resolved = load_spec(resolved, changes, parts=parts) if changes else resolved
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        check_new_folder(folder, force=force)
+    path = None if out is None else Path(out)
+    folder = RunFolder(
+        path, force=force, resume=resume, every=checkpoint_every, keep=keep_checkpoints
+    )
+    begun = resume and folder.has_begun()
+    if path is not None:
+        check_free(path)
+    if not begun:
+        folder.check()
     if data is None:
         splits = load_splits(resolved, parts=parts)
     else:
@@ -96,54 +117,100 @@ def train(
         resolved = resolved.model_copy(update={"data": None})
     resolved = bind(resolved, splits.contract, parts)
     model = assemble(resolved, splits.contract, resolved.training.device, parts=parts)
-    check_patience(resolved, splits)
-    check_batches(model, splits)
-    check_support(model, splits)
-    return Trainer(model, splits, RunFolder(folder), Hooks(parts, trackers), progress).run()
+    again = None
+    if begun and path is not None:
+        again = _again(path, model, splits, parts, drift=drift)
+        if again is None:
+            folder.tidy()
+            return finished(path, model.device, parts).run(path)
+    check_training(model, splits)
+    told = cautions(splits)
+    hooks = Hooks(parts, trackers)
+    return Trainer(model, splits, folder, hooks, progress, again=again, cautions=told).run()
 
 
-def check_support(model: Model, splits: Splits) -> None:
-    """Raise a :class:`SupportError` unless the likelihood can score every split."""
-    for name, split in splits.named():
-        made = chunks(split, splits.contract, model.device, model.dtype, block=splits.block)
-        for first, batch in made:
-            scope = batch.scope(0)
-            try:
-                model.check_support(scope, first)
-            except SupportError as error:
-                raise SupportError(f"{name} {error.message}", hint=error.hint) from None
-            if _certain(model.support(scope), splits.contract):
-                break
+def resume(
+    run: str | os.PathLike[str],
+    data: Data | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    drift: bool = False,
+    checkpoint_every: str = EVERY,
+    keep_checkpoints: int = KEEP,
+    trackers: Sequence[TrackerLike] = (),
+    progress: Progress | None = None,
+    parts: Registry = registry,
+) -> Run:
+    """Go on with a run that did not finish: :func:`train` with ``resume``, of the spec in its folder.
+
+    Args:
+        run: The run folder.
+        data: What it was trained on, if its spec does not name it.
+        overrides: Changes of the spec, such as ``training.epochs=200``; all but where the data are
+            need ``drift``.
+        drift: Go on although it will be another run, and record in what.
+        checkpoint_every: As of :func:`train`.
+        keep_checkpoints: As of :func:`train`.
+        trackers: As of :func:`train`.
+        progress: As of :func:`train`.
+        parts: Where parts are looked up.
+
+    Raises:
+        ArtifactError: Not a run folder, or damaged; or of its checkpoints none is whole.
+        SfumatoError: As of :func:`train`.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> spec, out = {"data": "digits", "model": {"family": "ae"}}, f"{mkdtemp()}/run"
+        >>> made = train(load_spec(spec, ["training.epochs=1"]), out=out)
+        >>> more = resume(out, overrides=["training.epochs=2"], drift=True)
+        >>> len(more.metrics)
+        2
+    """
+    folder = run_folder(run)
+    spec = read_run(folder, parts=parts)[0]
+    if overrides:
+        spec = from_here(spec, load_spec(spec, overrides, parts=parts))
+    return train(
+        spec, data, folder, resume=True, drift=drift, checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints, trackers=trackers, progress=progress, parts=parts,
+    )  # fmt: skip
 
 
-def _certain(support: Constraint | None, contract: Contract) -> bool:
-    """Whether checked data that keep to their contract lie within a support, without a look at them."""
-    if support is constraints.boolean and contract.support == "binary":
-        # Not where 0 and 1 are made by a multiplication, which rounds.
-        return contract.binarize == "dynamic" or (contract.scale, contract.shift) == (1.0, 0.0)
-    return support is None or support is constraints.real
+def _again(
+    path: Path, model: Model, splits: Splits, parts: Registry, *, drift: bool
+) -> Again | None:
+    """How a run that has begun is taken up; None if it is finished, and nothing is to be done.
+
+    Raises:
+        ResumeError: It would come out otherwise than it would have, unless that is wanted.
+    """
+    (before, about), spec = read_run(path, parts=parts), model.spec
+    if spec.hash == about.get("spec_hash"):
+        before = spec
+    elif before.hash != about.get("spec_hash"):
+        msg = f"{path}/spec.json is not the spec that the run began with"
+        hint = "put it back, or name it: sfumato train SPEC --out RUN --resume"
+        raise ResumeError(msg, hint=hint)
+    found = differences(about, before, spec, model.plan, fingerprint(splits), model.device)
+    if found and not drift:
+        msg = f"{path} would become another run:\n" + "\n".join(f"   {text}" for text in found)
+        raise ResumeError(msg, hint=_hint(about, found))
+    if not found and about.get("status") == "finished":
+        return None
+    if about.get("stepping") == STACKED:
+        msg = f"{path} was trained as one of several models at once, and cannot go on alone"
+        raise ResumeError(msg, hint="train it anew: --force, or another folder")
+    earlier = [text for once in about.get("resumed", ()) for text in once.get("drift", ())]
+    model.plan = replace(model.plan, drift=(*earlier, *found))
+    same = not any(
+        unlike_specs({**before.to_json(), "data": None}, {**spec.to_json(), "data": None})
+    )
+    return Again(about, tuple(found), same=same)
 
 
-def check_batches(model: Model, splits: Splits) -> None:
-    """Raise a :class:`SpecError` if batches have too few items: for their parts, or to be normalised."""
-    spec = model.spec.training
-    if spec.accumulate > spec.batch_size:
-        message = f"a batch of {spec.batch_size} has no {spec.accumulate} parts"
-        raise SpecError([Problem("K206", "/training/accumulate", message)])
-    if not any(isinstance(m, _BatchNorm) for m in model.modules()):
-        return
-    sizes = set(Batches.sizes_of(len(splits.train), spec.batch_size))
-    parts = {
-        p.stop - p.start for n in sizes for p in parts_of(n, spec.batch_size, spec.accumulate)
-    }
-    if min(parts) == 1:
-        which = "batch_size" if spec.accumulate == 1 else "accumulate"
-        message = "batch normalisation needs batches, and parts of them, of at least two items"
-        raise SpecError([Problem("K206", f"/training/{which}", message)])
-
-
-def check_patience(spec: Spec, splits: Splits) -> None:
-    """Raise a :class:`SpecError` if training is to stop early and nothing says when."""
-    if spec.training.patience and splits.valid is None:
-        message = "early stopping needs a validation split, and the data have none"
-        raise SpecError([Problem("K206", "/training/patience", message)])
+def _hint(about: Mapping[str, Any], found: Sequence[str]) -> str:
+    threads = about.get("environment", {}).get("threads")
+    if len(found) == 1 and found[0].startswith("threads: "):
+        return f"set OMP_NUM_THREADS={threads}, or go on all the same: --drift (drift=True)"
+    return "make it as it was, or go on all the same: --drift (drift=True)"

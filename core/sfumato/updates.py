@@ -1,9 +1,10 @@
-"""Updates of weights from an objective."""
+"""Updates of weights from an objective, and the state that they have."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from sfumato.model import Model
 from sfumato.options import arguments
 from sfumato.spec import TrainingSpec
 from sfumato.training_parts import OPTIMIZERS, SCHEDULES
+
+_PROGRESS = ("last_epoch", "_step_count", "_last_lr")
+"""What changes in a schedule; the rest stands in the spec."""
 
 
 def optimiser(spec: TrainingSpec, parameters: Iterable[Any]) -> Optimizer:
@@ -66,15 +70,19 @@ class Updates:
         model: The model.
         steps: How many updates there will be.
         captured: Whether they will be captured in a CUDA graph.
-        late: Whether an objective that is not finite is found when somebody asks, and until then
-            switches updates off on the device; on CUDA by default, where to look at each one would
-            wait for the device.
+        late: Whether an objective or a gradient that is not finite is found when somebody asks, and
+            until then switches updates off on the device; on CUDA by default, where to look at each
+            one would wait for the device.
+
+    Attributes:
+        applying: Whether weights are being changed at this moment.
     """
 
     def __init__(
         self, model: Model, steps: int, *, captured: bool = False, late: bool | None = None
     ) -> None:
         self._spec = spec = model.spec.training
+        self._model, self.applying = model, False
         critic = getattr(model.loss, "critic", None)
         own = list(critic.parameters()) if isinstance(critic, nn.Module) else []
         theirs = {id(p) for p in own}
@@ -93,6 +101,7 @@ class Updates:
         if self._late:
             for made in self._optimisers:  # fused ones look at it on the device
                 made.found_inf = self._off  # type: ignore[attr-defined]
+        self._one = torch.ones((), device=model.device, dtype=torch.float32)
         self._direct: list[DirectAdam | None] = [None] * len(self._optimisers)
         self._schedules = schedules(spec, self._optimisers, steps)
 
@@ -111,7 +120,7 @@ class Updates:
         return True
 
     def failed(self) -> int | None:
-        """The first step whose objective was found not to be finite. Waits for the device."""
+        """The first step of which something was found not to be finite. Waits for the device."""
         number = int(self._failed)
         return None if number < 0 else number
 
@@ -126,19 +135,54 @@ class Updates:
         else:
             objective.backward()
 
-    def apply(self) -> None:
-        """Update the weights by the gradients, and forget these."""
+    def apply(self, number: int | Tensor) -> bool:
+        """Update the weights by the gradients, and forget these.
+
+        Args:
+            number: The step.
+
+        Returns:
+            False, and nothing done, if a gradient is not finite; that is found late where
+            objectives are.
+        """
+        if not self._sound_gradients(number):
+            return False
         if self._spec.clip_norm is not None:
             for group in filter(None, self._groups):
                 nn.utils.clip_grad_norm_(group, self._spec.clip_norm)
-        for number, made in enumerate(self._optimisers):
-            direct = self._direct[number]
+        self.applying = True
+        for at, made in enumerate(self._optimisers):
+            direct = self._direct[at]
             if direct is not None and direct.step():
                 continue
             made.step()
             made.zero_grad()
             # It has a state now.
-            self._direct[number] = DirectAdam.of(made, self._off if self._late else None)
+            self._direct[at] = DirectAdam.of(made, self._off if self._late else None)
+        self.applying = False
+        return True
+
+    def _sound_gradients(self, number: int | Tensor) -> bool:
+        found = [p.grad for group in self._groups for p in group if p.grad is not None]
+        if not found:
+            return True
+        # One pass over all of them, which torch has for mixed precision: it multiplies them by 1.
+        torch._amp_foreach_non_finite_check_and_unscale_(found, self._off, self._one)
+        if not self._late:
+            if sound := not self._off.item():
+                return True
+            self._off.zero_()
+            return sound
+        bad = (self._off > 0) & (self._failed < 0)
+        self._failed.copy_(torch.where(bad, number, self._failed))
+        return True
+
+    def unsound(self) -> str | None:
+        """The name of the first parameter whose gradient is not finite."""
+        for name, parameter in self._model.named_parameters():
+            if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+                return name
+        return None
 
     def drop(self) -> None:
         """Forget the gradients."""
@@ -148,4 +192,58 @@ class Updates:
     def advance(self) -> None:
         """Go on in the schedules of the rate."""
         for schedule in self._schedules:
+            schedule.step()
+
+    # ---- state ------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What torch's optimisers and schedules say of themselves: plain values and tensors."""
+        return {
+            "optimisers": [made.state_dict() for made in self._optimisers],
+            "schedules": [
+                {name: schedule.state_dict()[name] for name in _PROGRESS}
+                for schedule in self._schedules
+            ],
+        }
+
+    def restore(self, state: Mapping[str, Any], steps: int, *, same: bool = True) -> None:
+        """Go on from a state, of the same model.
+
+        Args:
+            state: From :meth:`state`.
+            steps: How many were taken.
+            same: Whether optimiser and schedule have the options that they had. Otherwise the new
+                ones count, the schedule as it stands after so many steps.
+
+        Raises:
+            ValueError: It is of another model, or of another kind of optimiser.
+        """
+        for made, then in zip(self._optimisers, state["optimisers"], strict=True):
+            _check_state(made, then)
+            now = then if same else {**made.state_dict(), "state": then["state"]}
+            made.load_state_dict(now)
+        for number, schedule in enumerate(self._schedules):
+            if same:
+                schedule.load_state_dict(state["schedules"][number])
+            else:
+                _forward(schedule, steps)
+
+
+def _check_state(made: Optimizer, then: Mapping[str, Any]) -> None:
+    """Raise a :class:`ValueError` unless tensors of a state have the shapes that kernels rely on."""
+    parameters = [p for group in made.param_groups for p in group["params"]]
+    for number, state in then["state"].items():
+        for name, value in state.items():
+            like = parameters[number]
+            if isinstance(value, Tensor) and value.dim() and value.shape != like.shape:
+                msg = (
+                    f"{name} of parameter {number} is {list(value.shape)}, not {list(like.shape)}"
+                )
+                raise ValueError(msg)
+
+
+def _forward(schedule: LRScheduler, steps: int) -> None:
+    with warnings.catch_warnings():  # that no update came before
+        warnings.simplefilter("ignore")
+        for _ in range(steps):
             schedule.step()

@@ -23,14 +23,14 @@ from sfumato.plan import Plan
 from sfumato.registry import LOCAL, Registry, registry
 from sfumato.resolve import load_spec, resolve_part
 from sfumato.results import VariantRun, View
-from sfumato.reuse import Trained, finished, same_run
-from sfumato.run import RunFolder
+from sfumato.reuse import Trained, finished, same_run, unfinished
+from sfumato.run_folder import RunFolder
 from sfumato.sampler_files import save_sampler, saved_sampler
 from sfumato.samplers import fit_sampler
 from sfumato.spec import Spec
 from sfumato.stored import Stored
 from sfumato.subject import Subject
-from sfumato.trainer import Trainer
+from sfumato.trainer import Again, Trainer
 
 Progress = Callable[[str, int, Json], None]
 
@@ -96,15 +96,22 @@ class Workbench:
         spec = load_spec(job.spec, [f"training.seed={job.seed}"], parts=parts)
         spec = spec.model_copy(update={"base": job.base})
         model = assemble(spec, self._splits.contract, spec.training.device, parts=parts)
+        again: Again | None = None
         if path is not None:
             kept = same_run(
                 path, spec, model.plan, self.conditions.data, model.device, parts, stacked=stacked
             )
             if isinstance(kept, Trained):
                 return kept
-            if kept:
+            data = self.conditions.data
+            about = None if stacked else unfinished(path, spec, model.plan, data, model.device)
+            if about is not None:
+                notes.append(f"{path} went on where it was stopped.")
+                again = Again(about)
+            elif kept:
                 notes.append(f"{path} was trained again: {kept}.")
-        return Trainer(model, self._on(model.device), RunFolder(path), hooks, progress)
+        folder = RunFolder(path, force=True)
+        return Trainer(model, self._on(model.device), folder, hooks, progress, again=again)
 
     def _on(self, device: torch.device) -> Splits:
         """The data, with the items to learn from on a device that is not the CPU: once, for all runs."""

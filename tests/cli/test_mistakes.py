@@ -215,7 +215,7 @@ def test_a_loss_that_explodes_exits_with_4_and_missing_plugins_with_3(
     assert "step 2: wild is not finite for 256 of 256 items" in done.err
     assert done.out == ""
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
-    last = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    last = tmp_path / "run" / "checkpoints" / "weights-00000001"
     gone = command("sample", last, "-o", tmp_path / "x.png")
     assert gone.code == 3
     assert "wild 1.0, which is not installed or not allowed here" in gone.err

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import sfumato
+
 RUN = "from sfumato.cli import main; main()"
 ENDLESS = [
     "vae",
@@ -109,7 +111,9 @@ def test_a_stopped_comparison_stops_its_processes(
         about = json.loads((run / "run.json").read_text())
         assert about["status"] == "interrupted"
         assert about["epochs"] == len((run / "metrics.jsonl").read_text().splitlines())
-        assert (run / "checkpoints/best.safetensors").is_file()
+        newest = max((run / "checkpoints").iterdir())
+        assert newest.name.startswith("step-")
+        assert sfumato.load(newest, "cpu").plan.parameters
     assert not [worker for worker in workers if lives(worker)]
 
 

@@ -7,6 +7,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ from sfumato import (
     read_header,
     train,
 )
-from sfumato.artifact import _digest, save
+from sfumato.artifact import json_digest, save
 from sfumato.registry import Registry
 from sfumato.run import read_about, read_run
+from sfumato.strict_json import dumps
 
 Tiny = Callable[..., dict[str, Any]]
 X = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -73,8 +75,8 @@ def forged(content: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     """The same file with another header, its digest made right."""
     tensors, said = load_tensors(content), metadata(content)
     change(said)
-    said["digest"] = _digest(said, tensors)
-    return save_tensors(tensors, {"sfumato": json.dumps(said)})
+    said["digest"] = json_digest(said)
+    return save_tensors(tensors, {"sfumato": dumps(said)})
 
 
 def same(one: Model, two: Model) -> bool:
@@ -153,6 +155,39 @@ def test_two_saves_are_the_same_file(trained: Path, tmp_path: Path, content: byt
     assert (tmp_path / "again.safetensors").read_bytes() == content
 
 
+def test_what_a_run_drifted_in_is_kept(trained: Path, tmp_path: Path, content: bytes) -> None:
+    """Through saving and loading, without a change of any other byte."""
+    model = load(trained, "cpu")
+    assert model.plan.drift == read_header(trained).drift == ()
+    model.plan = replace(model.plan, drift=("torch 2.7 to 2.8", "device cuda to cpu"))
+    save(model, tmp_path / "m.safetensors")
+    back = load(tmp_path / "m.safetensors", "cpu")
+    assert back.plan.drift == read_header(tmp_path / "m.safetensors").drift == model.plan.drift
+    save(back, tmp_path / "again.safetensors")
+    written = (tmp_path / "m.safetensors").read_bytes()
+    assert (tmp_path / "again.safetensors").read_bytes() == written
+    assert metadata(written) | {"drift": [], "digest": ""} == metadata(content) | {"digest": ""}
+
+
+def test_types_are_as_strict_as_shapes(tmp_path: Path, trained: Path) -> None:
+    """A model that was made a double is none of its spec: it is not rounded in silence."""
+    save(load(trained, "cpu").double(), tmp_path / "m.safetensors")
+    with pytest.raises(ArtifactError, match=r"is float64 .*, wanted float32"):
+        load(tmp_path / "m.safetensors", "cpu")
+
+
+def test_a_run_without_a_model_says_how_to_go_on(trained: Path, tmp_path: Path) -> None:
+    """With the command that does; what is no run at all is trained first."""
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (run / "model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"holds no model\.safetensors") as caught:
+        load(run, "cpu")
+    assert f"sfumato resume {run}" in str(caught.value)
+    (run / "run.json").unlink()
+    with pytest.raises(ArtifactError, match="sfumato train SPEC"):
+        load(run, "cpu")
+
+
 def test_any_truncation_is_found(tmp_path: Path, content: bytes) -> None:
     """However many bytes are missing at the end, loading is an ArtifactError."""
     file = tmp_path / "m.safetensors"
@@ -185,7 +220,7 @@ def test_a_swapped_tensor_is_found(tmp_path: Path, content: bytes) -> None:
     tensors = load_tensors(content)
     tensors["decoder.out.bias"] = tensors["decoder.out.bias"] + 1
     file = tmp_path / "m.safetensors"
-    file.write_bytes(save_tensors(tensors, {"sfumato": json.dumps(metadata(content))}))
+    file.write_bytes(save_tensors(tensors, {"sfumato": dumps(metadata(content))}))
     with pytest.raises(ArtifactError, match="does not match its digest"):
         load(file, "cpu")
 
@@ -204,7 +239,7 @@ def test_other_tensors_than_the_specs_are_found(
     if change == "reshaped":
         tensors["decoder.out.bias"] = bias[None]
     file = tmp_path / "m.safetensors"
-    file.write_bytes(save_tensors(tensors, {"sfumato": json.dumps(metadata(content))}))
+    file.write_bytes(save_tensors(tensors, {"sfumato": dumps(metadata(content))}))
     with pytest.raises(ArtifactError, match=r"tensors of its spec: decoder\.(out\.bias|zzz)"):
         load(file, "cpu")
 

@@ -10,9 +10,8 @@ import sfumato
 from sfumato import Contract, LossOut, Split, Splits
 from sfumato.assembly import assemble
 from sfumato.batches import Batches
-from sfumato.hooks import Hooks
-from sfumato.run import RunFolder
-from sfumato.trainer import Trainer, _Mean
+from sfumato.best import Best
+from sfumato.means import Means
 from sfumato.training_parts import OPTIMIZERS
 
 CONTRACT = Contract(shape=(4,), support="unit")
@@ -77,7 +76,7 @@ def test_a_left_over_item_joins_the_batch_before_it(n: int, sizes: list[int]) ->
 
 def test_means_are_over_items_not_over_batches() -> None:
     """A short last batch weighs as much as its items."""
-    mean = _Mean()
+    mean = Means()
     for batch in ([1.0, 2.0, 3.0], [10.0]):
         out = LossOut(torch.tensor(batch))
         mean.add((out.names, out.summed()), len(batch))
@@ -93,12 +92,11 @@ def test_validation_draws_the_same_noise_in_every_epoch() -> None:
 
 def test_the_epoch_that_is_kept_has_the_best_objective() -> None:
     """The objective decides, not the ELBO at β = 1, which a β-VAE does not maximise."""
-    data = splits()
     model = assemble(sfumato.load_spec(spec("beta_vae")), CONTRACT, "cpu")
-    trainer = Trainer(model, data, RunFolder(None), Hooks())
-    trainer._keep_if_best({"valid": {"objective": 1.0, "elbo": 0.0}}, 1)
-    trainer._keep_if_best({"valid": {"objective": 2.0, "elbo": 9.0}}, 2)
-    assert trainer._kept == 1
+    best = Best(model.spec.training, validated=True)
+    best.look({"epoch": 1, "valid": {"objective": 1.0, "elbo": 0.0}}, model)
+    best.look({"epoch": 2, "valid": {"objective": 2.0, "elbo": 9.0}}, model)
+    assert best.epoch == 1
 
 
 @pytest.mark.parametrize(("name", "shrinks"), [("adamw", True), ("adam", False)])

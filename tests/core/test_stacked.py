@@ -17,7 +17,8 @@ from sfumato.assembly import assemble
 from sfumato.data import Splits, as_splits
 from sfumato.hooks import Hooks
 from sfumato.registry import Registry
-from sfumato.run import Run, RunFolder
+from sfumato.run import Run
+from sfumato.run_folder import RunFolder
 from sfumato.spec import Spec
 from sfumato.stacked import train_stacked
 from sfumato.stacked_step import CannotStack, StackedStep

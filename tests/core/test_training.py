@@ -40,6 +40,16 @@ def about(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "run.json").read_text()))
 
 
+CHECKPOINT = (
+    "manifest.json", "metrics.jsonl", "model.safetensors", "training.json", "training.safetensors",
+)  # fmt: skip
+
+
+def newest(folder: Path) -> Path:
+    """The newest checkpoint of a run folder."""
+    return max((folder / "checkpoints").iterdir())
+
+
 def weights(model: nn.Module) -> Tensor:
     """All weights in one vector."""
     return torch.cat([p.detach().flatten() for p in model.parameters()])
@@ -54,8 +64,11 @@ def test_a_run_folder_holds_the_run(tiny: Tiny, grey: Tensor, tmp_path: Path) ->
         "run.json",
         "metrics.jsonl",
         "model.safetensors",
-        "checkpoints/last.safetensors",
-        "checkpoints/best.safetensors",
+        *(
+            f"checkpoints/{step}/{name}"
+            for step in ("step-00000000", "step-00000004")
+            for name in CHECKPOINT
+        ),
     }
     assert load_spec(out / "spec.json").hash == run.model.spec.hash
     said = about(out)
@@ -107,13 +120,11 @@ def test_the_best_epoch_is_kept_or_the_last(tiny: Tiny, grey: Tensor, tmp_path: 
     last = train(tiny(training={**rough, "keep": "last"}), grey, tmp_path / "last")
     assert last.kept_epoch == 6
     assert last.metrics[-1]["train"] == best.metrics[-1]["train"]
-    kept = {
-        name: weights(load(tmp_path / run / "checkpoints" / f"{name}.safetensors", "cpu"))
-        for run, name in (("best", "best"), ("last", "last"))
-    }
-    assert torch.equal(kept["best"], weights(load(tmp_path / "best", "cpu")))
-    assert torch.equal(kept["last"], weights(load(tmp_path / "last", "cpu")))
-    assert not torch.equal(kept["best"], kept["last"])
+    for run in (tmp_path / "best", tmp_path / "last"):
+        of_best = weights(load(newest(run) / "best.safetensors", "cpu"))
+        of_last = weights(load(newest(run), "cpu"))
+        assert torch.equal(weights(load(run, "cpu")), of_best if run.name == "best" else of_last)
+        assert not torch.equal(of_best, of_last)
     assert about(tmp_path / "best")["kept_epoch"] == best.kept_epoch
 
 
@@ -308,11 +319,11 @@ def test_a_folder_with_content_is_refused_unless_forced(
     with pytest.raises(OutputError, match="not empty"):
         train(tiny(), grey, out)
     assert [p.name for p in out.iterdir()] == ["mine.txt"]
-    train(tiny(), grey, out, force=True)
-    assert (out / "checkpoints" / "best.safetensors").exists()
+    train(tiny(training={"epochs": 4}), grey, out, force=True)
+    assert newest(out).name == "step-00000008"
     train(tiny(), {"train": grey}, out, force=True)
     assert len(lines(out)) == 2
-    assert not (out / "checkpoints" / "best.safetensors").exists()
+    assert newest(out).name == "step-00000006"
     assert (out / "mine.txt").read_text() == "keep"
     (tmp_path / "file").write_text("")
     for bad in ("file", "file/run", "x" * 300):
@@ -334,13 +345,8 @@ def test_an_interrupted_run_says_so_and_keeps_its_weights(
         train(tiny(training={"epochs": 9}), grey, out, progress=stop)
     assert about(out)["status"] == "interrupted"
     assert about(out)["epochs"] == len(lines(out)) == 2
-    for name in ("last", "best"):
-        assert (
-            load(out / "checkpoints" / f"{name}.safetensors", "cpu")
-            .sample(1, seed=0)
-            .isfinite()
-            .all()
-        )
+    assert newest(out).name == "step-00000004"
+    assert load(newest(out), "cpu").sample(1, seed=0).isfinite().all()
     assert not (out / "model.safetensors").exists()
 
 
@@ -374,8 +380,8 @@ def test_a_term_that_is_no_longer_finite_stops_the_run(
     assert "learning rate" in (caught.value.hint or "")
     assert about(out)["status"] == "failed"
     assert "wild" in about(out)["error"]
-    kept = load(out / "checkpoints" / "last.safetensors", "cpu", parts=parts)
-    assert weights(kept).isfinite().all()
+    assert newest(out).name == "weights-00000005"
+    assert weights(load(newest(out), "cpu", parts=parts)).isfinite().all()
 
 
 class Raising(nn.Module):

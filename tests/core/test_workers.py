@@ -167,6 +167,8 @@ def files(folder: Path) -> dict[str, Any]:
         name = str(path.relative_to(folder))
         if path.suffix == ".safetensors":
             found[name] = path.read_bytes()
+        elif path.name in ("training.json", "manifest.json"):
+            pass  # seconds are in one, and its digest in the other
         elif path.suffix == ".jsonl":
             found[name] = [timeless(json.loads(line)) for line in path.read_text().splitlines()]
         else:

@@ -30,6 +30,7 @@ _COMMANDS = {
     "init": ("specs:init", "Write a spec to start from."),
     "validate": ("specs:validate", "Check specs without training."),
     "train": ("training:train", "Train a model."),
+    "resume": ("training:resume", "Go on with a training that was stopped."),
     "evaluate": ("evaluation:evaluate", "Measure a trained model."),
     "fit-sampler": ("samplers:fit_sampler", "Fit a source of codes to a trained model."),
     "sample": ("generation:sample", "Generate data from a trained model."),

@@ -75,12 +75,19 @@ def schema(output: Path | None) -> None:
 
 def _describe_model(path: Path, *, as_json: bool) -> None:
     """A model file, by its header; a run that left none, by its ``run.json``. Imports no plugin."""
-    from sfumato.artifact import WEIGHTS, read_header
+    from sfumato.artifact import WEIGHTS, extra_files, read_header
 
-    if path.is_dir() and not (path / WEIGHTS).is_file() and (path / "run.json").is_file():
+    is_run = path.is_dir() and (path / "run.json").is_file()
+    extra = extra_files(path) if is_run else []
+    if is_run and not (path / WEIGHTS).is_file():
         _describe_unfinished(path, as_json=as_json)
-        return
-    header = read_header(path)
+    else:
+        _describe_header(path, read_header(path), as_json=as_json)
+    if extra:
+        options.say(f"not part of the run, and never read: {', '.join(extra)}", err=True)
+
+
+def _describe_header(path: Path, header: Header, *, as_json: bool) -> None:
     if as_json:
         options.print_json(header.model_dump(mode="json"))
         return
@@ -102,23 +109,27 @@ def _show_header(header: Header) -> None:
         options.say(f"  condition   {classes or f'{contract.condition_dim} numbers'}")
     options.say(f"  latent_dim  {header.spec['model']['latent_dim']}")
     _show_provenance(header.spec, header.provenance)
+    for text in header.drift:
+        options.say(f"  drift       {text}")
     options.say(f"  digest      {header.digest}")
 
 
 def _describe_unfinished(path: Path, *, as_json: bool) -> None:
-    from sfumato.run import read_about
+    from sfumato.checkpoints import folders
+    from sfumato.run import read_about, read_json
 
     about = read_about(path)
     if as_json:
         options.print_json(about)
         return
     options.say(f"{path}: a run that is {about.get('status')}, without a model", bold=True)
+    for checkpoint in folders(path)[:1]:
+        options.say(f"  checkpoint  {checkpoint.name}; go on with: sfumato resume {path}")
     if "error" in about:
         options.say(f"  error       {about['error']}")
     try:
-        spec = json.loads((path / "spec.json").read_text(encoding="utf-8"))
-        _show_provenance(spec, about["provenance"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _show_provenance(read_json(path, "spec.json"), about["provenance"])
+    except (KeyError, TypeError, AttributeError) as error:
         msg = f"the run folder {path} is damaged: {error}"
         raise ArtifactError(msg) from error
 

@@ -48,6 +48,26 @@ def force(text: str) -> Decorator:
     return click.option("--force", is_flag=True, help=text)
 
 
+def checkpoints() -> Decorator:
+    """``--checkpoint-every`` and ``--keep-checkpoints``."""
+    every = click.option(
+        "--checkpoint-every", default="0.5 minutes", show_default=True, metavar="N UNIT",
+        help="How often to write what the run can go on from: 500 steps, 2 epochs, 10 minutes.",
+    )  # fmt: skip
+    keep = click.option(
+        "--keep-checkpoints", type=click.IntRange(min=1), default=2, show_default=True, metavar="N",
+        help="How many of these to keep.",
+    )  # fmt: skip
+    return lambda command: every(keep(command))
+
+
+def drift() -> Decorator:
+    """``--drift``."""
+    return click.option(
+        "--drift", is_flag=True, help="Go on although it will be another run; that is recorded."
+    )
+
+
 def any_version() -> Decorator:
     """``--force`` of commands that load a model."""
     return force("Load although a plugin is here in another major version than the model's.")

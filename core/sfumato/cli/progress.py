@@ -33,7 +33,9 @@ class Progress:
         label = f"{name} seed {seed} " if name else ""
         if self._bar is not None:
             text = f"{label}epoch {line['epoch']}  {where} objective {objective} nats per item"
-            self._bar.update(self._bar.task_ids[0], advance=1, description=text)
+            # A run that is taken up again begins in its middle.
+            far = {"completed": line["epoch"]} if self._verbose else {"advance": 1}
+            self._bar.update(self._bar.task_ids[0], description=text, **far)
         elif self._verbose:
             train = ", ".join(f"{k} {number(v)}" for k, v in line["train"].items())
             say(f"epoch {line['epoch']}: {train}; {where} objective {objective}", err=True)

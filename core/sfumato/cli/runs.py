@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfumato.arrays import from_numpy
 from sfumato.artifact import load
 from sfumato.cli.options import say
-from sfumato.data import Contract, Split, class_condition, from_numpy
+from sfumato.data import Contract, Split, class_condition
 from sfumato.errors import DataError, OutputError
 from sfumato.files import write_atomically
 from sfumato.model import Model

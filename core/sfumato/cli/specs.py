@@ -105,14 +105,17 @@ def _summary(row: dict[str, Any]) -> str:
 
 def _checked(path: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     from sfumato.assembly import assemble
+    from sfumato.cautions import cautions
     from sfumato.datasets import load_splits
     from sfumato.resolve import load_spec
-    from sfumato.training import check_support
+    from sfumato.training_checks import check_training
 
     spec = load_spec(path, overrides)
     splits = load_splits(spec)
     model = assemble(spec, splits.contract, "cpu")
-    check_support(model, splits)
+    check_training(model, splits)
+    for caution in cautions(splits):
+        options.say(f"warning: {caution}", err=True)
     plan, likelihood = model.plan, model.spec.model.likelihood
     return {
         "hash": spec.hash,
