@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sfumato.artifact import Header as Header
     from sfumato.artifact import load as load
     from sfumato.artifact import read_header as read_header
     from sfumato.artifact import save as save
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from sfumato.figures import Figure as Figure
     from sfumato.figures import Summary as Summary
     from sfumato.foreign_text import visible_text as visible_text
+    from sfumato.header import Header as Header
     from sfumato.hooks import hookimpl as hookimpl
     from sfumato.interfaces import Code as Code
     from sfumato.interfaces import Context as Context
@@ -104,7 +104,7 @@ if TYPE_CHECKING:
     from sfumato.views import view as view
 
 _NAMES = {
-    "artifact": "Header load read_header save",
+    "artifact": "load read_header save",
     "assembly": "build",
     "comparison": "compare",
     "code_space": "CodeSpace Lattice",
@@ -121,6 +121,7 @@ _NAMES = {
     "evaluation": "Evaluation Metrics evaluate",
     "extras": "import_extra",
     "foreign_text": "visible_text",
+    "header": "Header",
     "hooks": "hookimpl",
     "interfaces": "Code Context Decoder Encoder Features Likelihood Posterior Prior Sampler Scope Shape",
     "model": "Model",

@@ -31,12 +31,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from sfumato import manifest
-from sfumato.artifact import MAX_HEADER, WEIGHTS, content
+from sfumato.artifact import WEIGHTS, content
 from sfumato.errors import ArtifactError, SfumatoError
 from sfumato.files import make_folder, remove
 from sfumato.migrations import migrated
 from sfumato.model import Model
 from sfumato.plain_state import packed, unpacked
+from sfumato.tensor_files import MAX_HEADER
 
 FOLDER = "checkpoints"
 BEST = "best.safetensors"

@@ -34,8 +34,12 @@ class HookSpecs:
     """The hooks there are. An implementation may take fewer arguments."""
 
     @_spec
-    def run_started(self, run: Path | None, spec: Mapping[str, Any]) -> None:
-        """Training is about to take its first step. ``spec`` is the resolved spec as JSON data."""
+    def run_started(self, run: Path | None, spec: Mapping[str, Any], step: int) -> None:
+        """Training begins. ``spec`` is the resolved spec as JSON data.
+
+        ``step`` is how many steps were taken before: 0, but for a run that is resumed. Epochs that end
+        after it may have been told of once before.
+        """
 
     @_spec
     def epoch_ended(self, run: Path | None, line: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from sfumato.errors import ArtifactError
 Step = Callable[[dict[str, Any]], Mapping[str, Any]]
 Steps = Mapping[str, Mapping[int, Step]]
 
-STEPS: Steps = MappingProxyType({"model": {}, "sampler": {}, "checkpoint": {}})
+STEPS: Steps = MappingProxyType({"model": {}, "sampler": {}, "checkpoint": {}, "run": {}})
 """By kind and by the format that a step starts from: what brings a value to the next format."""
 
 

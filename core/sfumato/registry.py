@@ -26,7 +26,7 @@ KINDS = (
 HOOKS = "hooks"
 COMMANDS = (
     "list", "describe", "plugins", "doctor", "new", "check", "schema", "init", "validate", "train",
-    "evaluate", "fit-sampler", "sample", "reconstruct", "interpolate", "encode", "compare",
+    "resume", "evaluate", "fit-sampler", "sample", "reconstruct", "interpolate", "encode", "compare",
 )  # fmt: skip
 """Names of the commands of core, which no plugin can take; nor those of :func:`own_commands`."""
 LOCAL = "local"

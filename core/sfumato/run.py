@@ -26,18 +26,19 @@ from typing import Any
 import torch
 
 from sfumato import checkpoints, kernels
-from sfumato.artifact import MAX_HEADER, refuse_missing
 from sfumato.errors import ArtifactError, SfumatoError, SpecError
 from sfumato.files import (
     write_json,
 )
 from sfumato.migrations import migrated
 from sfumato.model import Model
+from sfumato.provenance import refuse_missing
 from sfumato.registry import Registry, own_version, registry
 from sfumato.regular_files import read_regular
 from sfumato.resolve import load_spec
 from sfumato.spec import Spec
 from sfumato.strict_json import loads
+from sfumato.tensor_files import MAX_HEADER
 
 Json = dict[str, Any]
 

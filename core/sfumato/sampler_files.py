@@ -23,21 +23,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from sfumato.artifact import (
-    check_versions,
-    first_problem,
-    json_digest,
-    model_file,
-    read_header,
-    refuse_missing,
-)
+from sfumato.artifact import model_file, read_header
 from sfumato.assembly import MAX_PARAMETERS
 from sfumato.errors import ArtifactError, SfumatoError, SpecError
 from sfumato.files import make_folder, write_atomically
+from sfumato.header import first_problem, json_digest
 from sfumato.interfaces import Sampler
 from sfumato.migrations import migrated
 from sfumato.model import Model
 from sfumato.options import Part
+from sfumato.provenance import check_versions, refuse_missing
 from sfumato.registry import Registry, registry
 from sfumato.regular_files import open_regular, read_regular
 from sfumato.resolve import resolve_part

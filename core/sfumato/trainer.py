@@ -187,7 +187,8 @@ class Trainer:
         else:
             take_up = partial(self._take_up, same=again.same)
             self._folder.go_on(again.about, spec, self.model, self._splits, again.drift, take_up)
-        self._tell("run_started", run=self._folder.path, spec=self.model.spec.to_json())
+        begun = {"spec": spec.to_json(), "step": self.standing.steps}
+        self._tell("run_started", run=self._folder.path, **begun)
 
     def prepare(self) -> None:
         """Let the likelihood choose its scale before the first step, and write a first checkpoint."""

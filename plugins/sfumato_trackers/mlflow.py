@@ -67,9 +67,11 @@ class Mlflow:
         self._run: str | None = None
 
     @hookimpl
-    def run_started(self, run: Path | None, spec: Mapping[str, Any]) -> None:
-        """Make a run, with its parameters and tags."""
+    def run_started(self, run: Path | None, spec: Mapping[str, Any], step: int = 0) -> None:
+        """Make a run, with its parameters and tags; one that is resumed goes on where it is known."""
         self._end("FAILED")  # one whose end was never told
+        if step and run is not None and self._went_on(run):
+            return
         parameters = {_name(n): text(value)[:_VALUE] for n, value in flat(spec, ".").items()}
         made = [self._mlflow.entities.Param(name, value) for name, value in parameters.items()]
         with _undisturbed():
@@ -79,6 +81,17 @@ class Mlflow:
             self._run = begun.info.run_id
             client.log_batch(self._run, params=made)
             client.log_dict(self._run, dict(spec), "spec.json")
+
+    def _went_on(self, run: Path) -> bool:
+        """Whether a run of this folder is known, which is followed from now on."""
+        with _undisturbed():
+            client, experiment = self._store()
+            for known in client.search_runs([experiment]):
+                if known.data.tags.get("sfumato.run") == str(run.resolve()):
+                    self._run = known.info.run_id
+                    client.update_run(self._run, status="RUNNING")
+                    return True
+        return False
 
     @hookimpl
     def epoch_ended(self, line: Mapping[str, Any]) -> None:

@@ -46,11 +46,13 @@ class Tensorboard:
         self._end: Any = None
 
     @hookimpl
-    def run_started(self, run: Path | None, spec: Mapping[str, Any]) -> None:
-        """Open a new file of events, and write the spec."""
+    def run_started(self, run: Path | None, spec: Mapping[str, Any], step: int = 0) -> None:
+        """Open a new file of events, and write the spec. Curves of a run that is resumed go on."""
         self._close()
         self._options, self._end = _hparams(spec), None
-        self._writer = self._torch.SummaryWriter(str(self._place(run, spec)))
+        place = str(self._place(run, spec, step))
+        # What was drawn of later steps is drawn again.
+        self._writer = self._torch.SummaryWriter(place, purge_step=step + 1 if step else None)
         shown = json.dumps(spec, indent=2, ensure_ascii=False)
         self._writer.add_text("spec", f"```json\n{shown}\n```")
         self._writer.flush()
@@ -74,9 +76,12 @@ class Tensorboard:
             self._writer.file_writer.add_summary(self._end)
         self._close()
 
-    def _place(self, run: Path | None, spec: Mapping[str, Any]) -> Path:
+    def _place(self, run: Path | None, spec: Mapping[str, Any], step: int) -> Path:
         if self.folder is not None or run is None:
-            return _new_folder(Path(self.folder or _WITHOUT_RUN) / name_of(run, spec))
+            wanted = Path(self.folder or _WITHOUT_RUN) / name_of(run, spec)
+            return wanted if step and wanted.is_dir() else _new_folder(wanted)
+        if step:
+            return run
         for old in run.glob("events.out.tfevents.*"):
             old.unlink()  # of the training that this one replaces: curves of two would be mixed
         return run

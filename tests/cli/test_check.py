@@ -67,14 +67,14 @@ def test_sound_plugin_passes(installed: Callable[..., Any]) -> None:
     """One line a part with counts, and exit code 0."""
     done = installed("line = acme:Sound\n", "acme")
     assert done.code == 0, done.err
-    assert done.out == "ok      encoder acme:line: 10 passed, 1 not applicable\n"
+    assert done.out == "ok      encoder acme:line: 11 passed, 1 not applicable\n"
 
 
 def test_faulty_plugin_fails(installed: Callable[..., Any]) -> None:
     """A failed check ends with 1; its line names the fault, the host and the remedy, without a traceback."""
     done = installed("leaky = acme:Leaky\nline = acme:Sound\n", "acme")
     assert done.code == 1
-    assert "failed  encoder acme:leaky: 9 passed, 1 not applicable, 1 failed\n" in done.out
+    assert "failed  encoder acme:leaky: 10 passed, 1 not applicable, 1 failed\n" in done.out
     assert "ok      encoder acme:line" in done.out
     assert 'K801 rows: encoder "acme:leaky": batch leak: its features of row 0 alone' in done.out
     assert "in host: a vector of 6 reals and" in done.out
@@ -105,7 +105,7 @@ def test_missing_option_is_asked_for(installed: Callable[..., Any]) -> None:
     assert done.code == 1
     assert done.out.count("option 'width' has no default and no example") == 1
     assert "--option encoder.needy.width=VALUE" in done.out
-    assert "10 not tried" in done.out
+    assert "11 not tried" in done.out
 
 
 def test_unknown_distribution(capsys: pytest.CaptureFixture[str]) -> None:

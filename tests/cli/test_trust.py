@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sfumato.artifact import json_digest
+from sfumato.header import json_digest
 from sfumato.registry import registry
 from sfumato.strict_json import dumps
 

@@ -361,6 +361,32 @@ def test_a_second_training_mixes_no_curves() -> None:
         assert len(drawn(events(f"{folder}/elbo/seed-0-2"))["epoch"]) == 2
 
 
+def test_the_curves_of_a_run_that_is_resumed_go_on(store: dict[str, Any], kept: Read) -> None:
+    """One curve with each epoch once, in TensorBoard in either place; in MLflow one run, which ends well."""
+    boards = ["tensorboard", {"type": "tensorboard", "folder": "logs"}]
+
+    def stop(line: dict[str, Any]) -> None:
+        if line["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"trackers": [*boards, store], "checkpoint_every": "2 epochs"}
+    with pytest.raises(KeyboardInterrupt):
+        sfumato.train(spec(epochs=5), grey(), "run", progress=stop, **options)
+    newest = max(Path("run/checkpoints").iterdir())
+    for file in newest.iterdir():  # as if it had been killed before the last one
+        file.unlink()
+    with pytest.warns(RuntimeWarning, match="an older checkpoint is taken"):
+        run = sfumato.train(spec(epochs=5), grey(), "run", resume=True, **options)
+    steps = [line["step"] for line in run.metrics]
+    for folder in ("run", "logs/run/seed-0"):
+        found = drawn(events(folder))
+        assert [step for step, _ in found["epoch"]] == steps
+    assert names_below("logs") == {"run/seed-0"}
+    (only,) = kept()
+    assert only.info.status == "FINISHED"
+    assert sorted({step for step, _ in logged(only, store["uri"])["epoch"]}) == steps
+
+
 # ---- what is refused, and what is left alone ----------------------------------------------------
 
 

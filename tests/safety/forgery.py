@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sfumato import Split, fit_sampler, load, save_sampler, train
-from sfumato.artifact import json_digest
+from sfumato.header import json_digest
 from sfumato.strict_json import dumps
 
 SMALL = {"type": "mlp", "hidden": [20]}

@@ -26,7 +26,8 @@ import torch
 from forgery import ModelFile, make_run
 
 from sfumato import SfumatoError, load, read_header, saved_sampler
-from sfumato.artifact import WEIGHTS, extra_files, json_digest
+from sfumato.artifact import WEIGHTS, extra_files
+from sfumato.header import json_digest
 from sfumato.registry import PARTS
 from sfumato.run import read_about, read_run
 

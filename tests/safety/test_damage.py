@@ -22,7 +22,7 @@ from sfumato import (
     saved_sampler,
     train,
 )
-from sfumato.artifact import json_digest
+from sfumato.header import json_digest
 
 Read = Callable[[], object]
 Change = Callable[[ModelFile], bytes]

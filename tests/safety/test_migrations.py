@@ -11,10 +11,12 @@ from forgery import ModelFile
 
 from sfumato import (
     ArtifactError,
-    artifact,
+    checkpoints,
+    header,
     load,
     migrations,
     read_header,
+    run,
     sampler_files,
     saved_sampler,
 )
@@ -70,7 +72,14 @@ def test_an_old_file_without_what_its_format_has_is_damaged() -> None:
 
 def test_there_is_a_step_from_every_earlier_format() -> None:
     """Of every kind of file, so that none is left behind."""
-    for kind, wanted in (("model", artifact.FORMAT), ("sampler", sampler_files.FORMAT)):
+    formats = {
+        "model": header.FORMAT,
+        "sampler": sampler_files.FORMAT,
+        "checkpoint": checkpoints.FORMAT,
+        "run": run.FORMAT,
+    }
+    assert set(formats) == set(STEPS)
+    for kind, wanted in formats.items():
         assert set(STEPS[kind]) == set(range(1, wanted))
 
 
@@ -89,7 +98,7 @@ def test_a_model_file_is_migrated_after_its_digest_was_checked(
         del made["made_with"]
         return made
 
-    monkeypatch.setattr(artifact, "migrated", migrate)
+    monkeypatch.setattr(header, "migrated", migrate)
     assert read_header(own).torch == whole.said["torch"]
     assert load(own, "cpu")
     damaged = ModelFile(old.header.replace(b"made_with", b"made_wish"), old.body)
@@ -109,7 +118,7 @@ def test_files_of_a_newer_format_are_told_as_such(own: Path, whole: ModelFile) -
     file = own / "samplers" / "gmm.json"
     said = json.loads(file.read_text())
     said |= {"format": 2}
-    said["digest"] = artifact.json_digest(said)
+    said["digest"] = header.json_digest(said)
     file.write_bytes(sampler_files._spelled(said))
     with pytest.raises(ArtifactError, match="has format 2; this version reads up to 1"):
         saved_sampler(own, "gmm", model)

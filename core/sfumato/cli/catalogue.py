@@ -17,7 +17,7 @@ from sfumato.registry import KINDS, Entry, normalized, registry
 from sfumato.training_parts import LOCAL
 
 if TYPE_CHECKING:
-    from sfumato.artifact import Header
+    from sfumato.header import Header
 
 _LISTED = (*KINDS, *LOCAL)
 

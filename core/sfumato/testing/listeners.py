@@ -58,7 +58,7 @@ def survives_a_run(bench: Bench) -> None:
         listener.add(bench.name, _made(bench))
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            listener.call("run_started", run=None, spec={})
+            listener.call("run_started", run=None, spec={}, step=0)
             listener.call("run_finished", run=None, status="failed")
         if heard:
             raise Fault(f"in a run that fails at once, {heard[0].message}")
