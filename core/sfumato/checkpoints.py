@@ -104,7 +104,9 @@ def write(
     elif not (folder / f"{_STEP}-{step:08d}").is_dir():
         manifest.write(folder / f"{_WEIGHTS}-{step:08d}", _models(model, best))
     for kind in (_STEP, _WEIGHTS):
-        for old in _numbered(folder, kind)[keep:]:
+        later, others = _later(_numbered(folder, kind), step)
+        # What is later is of a past that did not come to be: the run went on from an earlier place.
+        for old in (*later, *others[keep:]):
             with suppress(OSError):  # it is in nobody's way
                 remove(old)
 
@@ -144,7 +146,14 @@ def folders(run: str | os.PathLike[str]) -> list[Path]:
     return _numbered(Path(run) / FOLDER, _STEP)
 
 
+def _later(found: Sequence[Path], step: int) -> tuple[list[Path], list[Path]]:
+    """Those of later steps, and the others."""
+    later = [path for path in found if int(path.name.rpartition("-")[2]) > step]
+    return later, [path for path in found if path not in later]
+
+
 def _numbered(folder: Path, kind: str) -> list[Path]:
+    """Checkpoints of a kind, the newest first."""
     if folder.is_symlink() or not folder.is_dir():
         return []
     name = re.compile(rf"{kind}-(\d{{8,}})", re.ASCII)

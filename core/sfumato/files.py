@@ -16,7 +16,7 @@ from sfumato.errors import DiskFullError, OutputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DRAFT = ".{name}.{pid}.tmp"
-_IS_DRAFT = re.compile(r"\..+\.\d+\.tmp")
+_IS_DRAFT = re.compile(r"\.(.+)\.\d+\.tmp")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -64,10 +64,16 @@ def draft_of(path: Path) -> Path:
     return path.with_name(_DRAFT.format(name=path.name, pid=os.getpid()))
 
 
-def remove_drafts(folder: Path) -> None:
-    """Remove what processes that were killed left half written in a folder that is ours alone."""
+def remove_drafts(folder: Path, of: Collection[str] | None = None) -> None:
+    """Remove what processes that were killed left half written.
+
+    Args:
+        folder: A folder that no other process writes to, as far as these names go.
+        of: Names of files that are written there; None: all.
+    """
     for draft in folder.iterdir() if folder.is_dir() else ():
-        if _IS_DRAFT.fullmatch(draft.name):
+        found = _IS_DRAFT.fullmatch(draft.name)
+        if found and (of is None or found[1] in of):
             with suppress(OSError):
                 remove(draft)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sfumato.errors import NonFiniteError
@@ -49,7 +50,7 @@ class Means:
         """What was added so far."""
         return {"sums": dict(self._sums), "items": self._items}
 
-    def restore(self, state: Mapping[str, Any], like: Tensor) -> None:
-        """Go on from a state, on the device of a tensor."""
-        self._sums = {names: sums.to(like.device) for names, sums in state["sums"].items()}
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from a state, on a device."""
+        self._sums = {names: sums.to(device) for names, sums in state["sums"].items()}
         self._items = state["items"]

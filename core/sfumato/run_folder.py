@@ -86,7 +86,13 @@ class RunFolder:
         # A lock that was left behind says that the rest is of a run that was killed before it began.
         killed = self._resume and (self.path / LOCK).is_file()
         remains = (LOCK, SPEC, checkpoints.FOLDER) if killed else (LOCK,)
-        check_new_folder(self.path, force=self._force, but=remains)
+        try:
+            check_new_folder(self.path, force=self._force, but=remains)
+        except OutputError as error:
+            if not self.has_begun():
+                raise
+            hint = f"go on with it: --resume (resume=True); or {error.hint}"
+            raise OutputError(error.message, hint=hint) from None
 
     def start(self, spec: Spec, model: Model, splits: Splits) -> None:
         """Make the folder, and say what is about to run.
@@ -169,8 +175,8 @@ class RunFolder:
         """Take the lock; if the block fails, give it back."""
         self._lock = FolderLock(path)
         try:
-            for folder in (path, path / checkpoints.FOLDER):
-                remove_drafts(folder)
+            remove_drafts(path, _OWN)
+            remove_drafts(path / checkpoints.FOLDER)
             yield
         except BaseException:
             self.close()

@@ -130,6 +130,10 @@ class Standing:
                 "steps cannot be counted on"
             )
             raise ValueError(msg)
+        self.place = Place(**state["place"])
+        if self.place.epoch != len(found.metrics) or self.steps != state["step"]:
+            msg = f"it is at step {state['step']}, and its metrics and its place are of others"
+            raise ValueError(msg)
         model = self._model
         model.load_state_dict(found.weights, strict=True)
         if same:  # else they may stand for options that are others now
@@ -139,7 +143,7 @@ class Standing:
         self.best.restore(state["best"], best, model)
         if state["optimizer"] == model.spec.training.optimizer.type:
             self._step.restore(state["steps"], state["step"], same=same)
-        self.means.restore(state["means"], next(model.parameters()))
+        self.means.restore(state["means"], model.device)
         self.history = list(found.metrics)
-        self.place, self._saved = Place(**state["place"]), Place(**state["place"])
+        self._saved = Place(**state["place"])
         return float(state["seconds"]), int(state["peak_memory"] or 0)

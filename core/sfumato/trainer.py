@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -117,7 +118,7 @@ class Trainer:
         A signal that would end the process waits for the step to be over, and a checkpoint is
         written first.
         """
-        with self._signals:
+        with self._signals, closing(self._folder):
             self.begin()
             try:
                 with keyed_global(self._device, self._seed, "run"):

@@ -149,6 +149,29 @@ def test_damage_of_any_file_falls_back_to_the_checkpoint_before(
     assert checkpoints.newest(path, model)[1] == []
 
 
+@pytest.mark.parametrize(("keep", "left"), [(1, [22]), (2, [22, 20])])
+def test_after_a_fall_back_what_is_later_does_not_count(
+    run: tuple[Path, sfumato.Model], keep: int, left: list[int]
+) -> None:
+    """It is damaged, and would else stay as the newest while what is whole is removed."""
+    path, model = run
+    checkpoints.write(path, 22, model, None, {"step": 22}, [], keep=keep)
+    assert steps(path) == left
+
+
+def test_a_run_that_fell_back_ends_as_one_that_did_not(
+    train: Callable[..., Run], stopped: Callable[..., None], tmp_path: Path
+) -> None:
+    """It only takes the steps again that were lost."""
+    train("whole")
+    stopped(epoch=3, checkpoint_every="6 steps", keep_checkpoints=3)
+    path = tmp_path / "run"
+    (checkpoints.folders(path)[0] / "training.json").write_bytes(b"{}")
+    with pytest.warns(RuntimeWarning, match="step-00000018"):
+        train(resume=True)
+    assert victims.end(path) == victims.end(tmp_path / "whole")
+
+
 def test_files_of_two_checkpoints_are_no_checkpoint(run: tuple[Path, sfumato.Model]) -> None:
     """The best weights beside another state of the optimiser, each whole: the manifest tells."""
     path, model = run
