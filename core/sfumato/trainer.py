@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from sfumato.batches import Batches, chunks
+from sfumato.batches import Batches
 from sfumato.best import Best
+from sfumato.between_epochs import fit_likelihood, validated
 from sfumato.checkpoints import Checkpoint
 from sfumato.data import Splits
 from sfumato.devices import is_out_of_memory
@@ -23,11 +23,9 @@ from sfumato.errors import NonFiniteError, OutOfMemoryError, OutputError, Resume
 from sfumato.hooks import Hooks
 from sfumato.interfaces import report
 from sfumato.interfaces import warnings as part_warnings
-from sfumato.means import Means
 from sfumato.memory import PeakMemory
 from sfumato.model import Model
-from sfumato.passes import LossOut
-from sfumato.randomness import BatchNoise, keyed_global, seed_global
+from sfumato.randomness import keyed_global
 from sfumato.run import Json, Run
 from sfumato.run_folder import RunFolder
 from sfumato.signals import Deferred
@@ -146,7 +144,7 @@ class Trainer:
             self._take(steps)
             taken = (time.perf_counter() - began) / steps
             began = time.perf_counter()
-            self._fit_likelihood(1)
+            fit_likelihood(self.model, self.batches, self.steps, 1)
             return taken + (time.perf_counter() - began) / self.batches.per_epoch
 
     def _take(self, steps: int) -> None:
@@ -194,7 +192,7 @@ class Trainer:
     def prepare(self) -> None:
         """Let the likelihood choose its scale before the first step, and write a first checkpoint."""
         if not self._prepared:
-            self._fit_likelihood(0)
+            fit_likelihood(self.model, self.batches, self.steps, 0)
             self._prepared = True
             self._checkpoint()
 
@@ -212,7 +210,7 @@ class Trainer:
         standing = self.standing
         if not standing.place.fitted:
             with standing.changing():
-                self._fit_likelihood(epoch + 1)
+                fit_likelihood(self.model, self.batches, self.steps, epoch + 1)
                 standing.place.fitted = True
         line: Json = {
             "epoch": epoch + 1,
@@ -222,7 +220,9 @@ class Trainer:
             "train": train,
         }
         if self._splits.valid is not None:
-            line["valid"] = self._validate(epoch)
+            line["valid"] = validated(
+                self.model, self._splits, self.steps, epoch, self._signals.deliver
+            )
         line["parts"] = {
             f"{name}.{figure}": float(value)
             for name, part in self.model.named_children()
@@ -271,35 +271,6 @@ class Trainer:
         for step, batch in self.batches.epoch(epoch):
             if step == failed:
                 raise self._step.explained(step, batch)
-
-    @torch.no_grad()
-    def _validate(self, epoch: int) -> dict[str, float]:
-        """The objective that the run ends with, so that epochs of a schedule can be compared."""
-        mean, splits, model = Means(), self._splits, self.model
-        for first, batch in chunks(
-            splits.get("valid"), splits.contract, self._device, model.dtype, block=splits.block
-        ):
-            seed_global(self._device, self._seed, "valid/global", first)
-            noise = BatchNoise(self._device, model.dtype, self._seed, "valid", first)
-            out: LossOut = model(batch.scope(self.steps, noise))
-            mean.add((out.names, out.summed()), len(batch))
-            self._signals.deliver()  # it will be validated again
-        return mean.read(f"validation after epoch {epoch + 1}")
-
-    @torch.no_grad()
-    def _fit_likelihood(self, epoch: int) -> None:
-        fit = getattr(self.model.likelihood, "fit", None)
-        if fit is not None:
-            fit(self._decoded(epoch), epoch)
-
-    def _decoded(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        model = self.model.eval()
-        for first, batch in self.batches.in_order(epoch):
-            seed_global(self._device, self._seed, f"fit/{epoch}/global", first)
-            noise = BatchNoise(self._device, model.dtype, self._seed, f"fit/{epoch}", first)
-            scope = batch.scope(self.steps, noise)
-            z = model.infer(scope).rsample(1)[0][0]
-            yield model.parameters_of(z, scope), batch.x, batch.mask
 
     # ---- what is kept ---------------------------------------------------------------------------
 

@@ -98,6 +98,18 @@ def test_an_interrupt_after_an_epoch_loses_nothing(
     assert victims.debris(tmp_path / "cut") == []
 
 
+def test_the_best_epoch_may_be_the_last_before_the_stop(
+    train: Train, stopped: Stopped, tmp_path: Path
+) -> None:
+    """Its weights are those of the checkpoint then, and are kept though all that follow are worse."""
+    rough = victims.tiny(optimizer={"type": "adam", "lr": 1.0})
+    best = train("whole", rough).kept_epoch
+    assert best < 4, "the run should get worse, or the test says nothing"
+    stopped("cut", best, spec=rough)
+    train("cut", rough, resume=True)
+    assert victims.end(tmp_path / "cut") == victims.end(tmp_path / "whole")
+
+
 def test_rows_in_files_are_taken_up_in_mid_epoch() -> None:
     """Windows that were passed over are not read again, and batches go on where they ended."""
     read: list[int] = []
