@@ -110,6 +110,23 @@ def test_the_best_epoch_may_be_the_last_before_the_stop(
     assert victims.end(tmp_path / "cut") == victims.end(tmp_path / "whole")
 
 
+def test_the_best_epoch_is_not_mistaken_for_what_came_after_it(
+    train: Train, interrupting: dict[str, Any], parts: Registry, tmp_path: Path
+) -> None:
+    """In the middle of the next epoch its weights are no longer the model's."""
+    rough = {
+        **interrupting,
+        "training": victims.tiny(optimizer={"type": "adam", "lr": 1.0})["training"],
+    }
+    best = train("whole", rough, parts=parts).kept_epoch
+    assert best < 4, "the run should get worse, or the test says nothing"
+    Interrupting.at = 6 * best + 4
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", rough, parts=parts, checkpoint_every="1 steps")
+    train("cut", rough, parts=parts, resume=True)
+    assert victims.end(tmp_path / "cut") == victims.end(tmp_path / "whole")
+
+
 def test_rows_in_files_are_taken_up_in_mid_epoch() -> None:
     """Windows that were passed over are not read again, and batches go on where they ended."""
     read: list[int] = []
