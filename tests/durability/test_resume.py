@@ -114,10 +114,8 @@ def test_the_best_epoch_is_not_mistaken_for_what_came_after_it(
     train: Train, interrupting: dict[str, Any], parts: Registry, tmp_path: Path
 ) -> None:
     """In the middle of the next epoch its weights are no longer the model's."""
-    rough = {
-        **interrupting,
-        "training": victims.tiny(optimizer={"type": "adam", "lr": 1.0})["training"],
-    }
+    early = {"monitor": "parts.likelihood.sigma", "monitor_mode": "max"}
+    rough = {**interrupting, "training": victims.tiny(**early)["training"]}
     best = train("whole", rough, parts=parts).kept_epoch
     assert best < 4, "the run should get worse, or the test says nothing"
     Interrupting.at = 6 * best + 4
