@@ -11,9 +11,22 @@ from sfumato.plan import Plan
 from sfumato.run import environment
 from sfumato.spec import Spec
 
-CONDITIONS = ("sfumato", "torch", "device", "device_name", "capability", "threads", "linear")
+CONDITIONS = (
+    "sfumato",
+    "torch",
+    "device",
+    "device_name",
+    "capability",
+    "matmul",
+    "threads",
+    "linear",
+)
 """What the bits of a run depend on besides its spec, its data and its plugins."""
-WORDS = {"linear": "library of linear products", "capability": "instructions of the processor"}
+WORDS = {
+    "linear": "library of linear products",
+    "capability": "instructions of the processor",
+    "matmul": "precision of matrix products",
+}
 _ABSENT = "nothing"
 
 
@@ -69,6 +82,8 @@ def differences(
     if known == data:  # wherever they come from
         parts = [text for text in parts if not text.startswith("data: ")]
     else:
+        one, two = ({"data": given.to_json()["data"]} for given in (before, spec))
+        found += unlike_specs(one, two)
         found.append(f"content of the data: SHA-256 {str(known)[:12]}…, now {data[:12]}…")
     return [*found, *parts, *unlike_conditions(about, device)]
 

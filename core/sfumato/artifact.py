@@ -122,8 +122,7 @@ def load(
         plan = _planned(file, spec, header, table, max_parameters, parts)
         tensors = read_content(stream, table, file)
     if digest(tensors) != header.tensors:
-        msg = f"{file} is damaged: its content does not match its digest"
-        raise ArtifactError(msg, hint=_RESTORE)
+        raise _damaged(file)
     with _told(file):
         model = assemble(spec, header.contract, "cpu", parts=parts, plan=plan)
     _check_table(file, table, model)
@@ -139,6 +138,19 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     with _opened(path) as (file, stream):
         return header_of(read_table(stream, file), file)
+
+
+def check_content(path: str | os.PathLike[str]) -> None:
+    """Raise an :class:`ArtifactError` if the tensors of a model file are not those that were written."""
+    with _opened(path) as (file, stream):
+        table = read_table(stream, file)
+        if digest(read_content(stream, table, file)) != header_of(table, file).tensors:
+            raise _damaged(file)
+
+
+def _damaged(file: Path) -> ArtifactError:
+    msg = f"{file} is damaged: its content does not match its digest"
+    return ArtifactError(msg, hint=_RESTORE)
 
 
 def model_file(path: str | os.PathLike[str]) -> Path:

@@ -45,6 +45,10 @@ class Best:
             state = model.state_dict()
             self.weights = {name: t.detach().clone() for name, t in state.items()}
 
+    def begin(self, epoch: int) -> None:
+        """Count from an epoch on: what the number says of those before is said of something else."""
+        self._value, self.epoch, self.weights = math.inf, epoch, None
+
     def state(self) -> dict[str, Any]:
         """What to go on from, but for the weights."""
         return {"value": self._value, "epoch": self.epoch}
@@ -52,8 +56,8 @@ class Best:
     def restore(
         self, state: Mapping[str, Any], weights: Mapping[str, Tensor] | None, model: Model
     ) -> None:
-        """Go on from a state."""
-        self._value, self.epoch = state["value"], state["epoch"]
+        """Go on from a state, of the same model, data and number."""
+        self._value, self.epoch = float(state["value"]), int(state["epoch"])
         self.weights = None
         if weights is not None:
             self.weights = {n: t.detach().clone().to(model.device) for n, t in weights.items()}

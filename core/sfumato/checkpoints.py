@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,7 @@ from torch import Tensor
 from sfumato import manifest
 from sfumato.artifact import WEIGHTS, content
 from sfumato.errors import ArtifactError, SfumatoError
-from sfumato.files import make_folder, remove
+from sfumato.files import make_folder, remove_at_once
 from sfumato.migrations import migrated
 from sfumato.model import Model
 from sfumato.plain_state import packed, unpacked
@@ -45,6 +45,8 @@ METRICS = "metrics.jsonl"
 FORMAT = 1
 _TENSORS, _STATE = "training.safetensors", "training.json"
 _STEP, _WEIGHTS = "step", "weights"
+_STAGES = ("ended", "fitted", "")
+"""Of as many steps: before the likelihood was fitted, before it was validated, before the next epoch."""
 _MUCH = 1 << 28
 """Bytes of a text, and of what state may hold besides what belongs to weights."""
 _OF_WEIGHTS = 16
@@ -74,7 +76,7 @@ class Checkpoint:
 
 def write(
     run: Path,
-    step: int,
+    name: str,
     model: Model,
     best: Mapping[str, Tensor] | None,
     state: Mapping[str, Any] | None,
@@ -86,7 +88,7 @@ def write(
 
     Args:
         run: The run folder.
-        step: Steps taken.
+        name: Steps taken, in eight digits at least, and what tells places apart that have as many.
         model: With its weights.
         best: Weights of the best epoch, if others.
         state: From which to go on; without it, weights alone are written, if there is no checkpoint
@@ -100,23 +102,30 @@ def write(
     folder = run / FOLDER
     make_folder(folder)
     if state is not None:
-        manifest.write(folder / f"{_STEP}-{step:08d}", _files(model, best, state, metrics))
-    elif not (folder / f"{_STEP}-{step:08d}").is_dir():
-        manifest.write(folder / f"{_WEIGHTS}-{step:08d}", _models(model, best))
+        manifest.write(folder / f"{_STEP}-{name}", _files(model, best, state, metrics))
+    elif not (folder / f"{_STEP}-{name}").is_dir():
+        manifest.write(folder / f"{_WEIGHTS}-{name}", _models(model, best))
     for kind in (_STEP, _WEIGHTS):
-        later, others = _later(_numbered(folder, kind), step)
-        # What is later is of a past that did not come to be: the run went on from an earlier place.
-        for old in (*later, *others[keep:]):
+        # What is later was passed over, for it is damaged; the run comes to that place again.
+        found = [
+            old
+            for old in _numbered(folder, kind)
+            if _order(old) <= _order(folder / f"{kind}-{name}")
+        ]
+        for old in found[keep:]:
             with suppress(OSError):  # it is in nobody's way
-                remove(old)
+                remove_at_once(old)
 
 
-def newest(run: Path, model: Model) -> tuple[Checkpoint | None, list[str]]:
+def newest(
+    run: Path, model: Model, known: Collection[str] | None = None
+) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole, and what is wrong with those that are newer.
 
     Args:
         run: The run folder.
         model: One of the same parts.
+        known: What checkpoints of this run say that they are of; None takes any.
 
     Raises:
         ArtifactError: There are checkpoints, and none is whole.
@@ -125,7 +134,7 @@ def newest(run: Path, model: Model) -> tuple[Checkpoint | None, list[str]]:
     there = folders(run)
     for folder in there:
         try:
-            found, extra = _read(folder, run, model)
+            found, extra = _read(folder, run, model, known)
         except SfumatoError as error:
             wrong.append(f"{error.message}; an older checkpoint is taken")
             continue
@@ -135,10 +144,26 @@ def newest(run: Path, model: Model) -> tuple[Checkpoint | None, list[str]]:
             )
         return found, wrong
     if there:
-        last = wrong[-1].rpartition(";")[0]
-        msg = f"no checkpoint of {run} is whole: {last}"
-        raise ArtifactError(msg, hint="train again: --force")
+        msg = f"no checkpoint of {run} is whole: {wrong[0].rpartition(';')[0]}"
+        raise ArtifactError(msg, hint=anew(run))
     return None, wrong
+
+
+def anew(run: Path | None) -> str:
+    """How to begin a run from its first step."""
+    return (
+        f"train it anew: sfumato train {run}/spec.json --out {run} --force; or in another folder"
+    )
+
+
+def _check_origin(folder: Path, state: Mapping[str, Any], known: Collection[str] | None) -> None:
+    """Raise a :class:`ValueError` unless a checkpoint is where it was written."""
+    if _order(folder)[0] != state["step"]:
+        msg = f"it is of step {state['step']}"
+        raise ValueError(msg)
+    if known is not None and state["of"] not in known:
+        msg = "it is of another run"
+        raise ValueError(msg)
 
 
 def folders(run: str | os.PathLike[str]) -> list[Path]:
@@ -146,19 +171,19 @@ def folders(run: str | os.PathLike[str]) -> list[Path]:
     return _numbered(Path(run) / FOLDER, _STEP)
 
 
-def _later(found: Sequence[Path], step: int) -> tuple[list[Path], list[Path]]:
-    """Those of later steps, and the others."""
-    later = [path for path in found if int(path.name.rpartition("-")[2]) > step]
-    return later, [path for path in found if path not in later]
+def _order(folder: Path) -> tuple[int, int]:
+    """Where a checkpoint comes in a run."""
+    _, step, stage = (*folder.name.split("-"), "")[:3]
+    return int(step), _STAGES.index(stage)
 
 
 def _numbered(folder: Path, kind: str) -> list[Path]:
     """Checkpoints of a kind, the newest first."""
     if folder.is_symlink() or not folder.is_dir():
         return []
-    name = re.compile(rf"{kind}-(\d{{8,}})", re.ASCII)
-    found = [(m, entry) for entry in folder.iterdir() if (m := name.fullmatch(entry.name))]
-    return [path for _, path in sorted(found, key=lambda pair: int(pair[0][1]), reverse=True)]
+    name = re.compile(rf"{kind}-\d{{8,18}}(-ended|-fitted)?", re.ASCII)
+    found = [entry for entry in folder.iterdir() if name.fullmatch(entry.name)]
+    return sorted(found, key=_order, reverse=True)
 
 
 # ---- writing --------------------------------------------------------------------------------------
@@ -190,7 +215,9 @@ def _files(
 # ---- reading --------------------------------------------------------------------------------------
 
 
-def _read(folder: Path, run: Path, model: Model) -> tuple[Checkpoint, list[str]]:
+def _read(
+    folder: Path, run: Path, model: Model, known: Collection[str] | None
+) -> tuple[Checkpoint, list[str]]:
     sealed = manifest.Sealed(folder, run)
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values()) + MAX_HEADER
     try:
@@ -200,10 +227,11 @@ def _read(folder: Path, run: Path, model: Model) -> tuple[Checkpoint, list[str]]
         said = migrated("checkpoint", json.loads(sealed.read(_STATE, _MUCH)), FORMAT)
         lines = sealed.read(METRICS, _MUCH).decode().splitlines()
         state = unpacked(said["state"], tensors)
+        _check_origin(folder, state, known)
         found = Checkpoint(folder, weights, best, state, tuple(map(json.loads, lines)))
-    except (SafetensorError, ValueError, LookupError, RecursionError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         if isinstance(error, ArtifactError):
             raise
-        msg = f"{folder} cannot be read: {error}"
+        msg = f"{folder} cannot be gone on from: {error}"
         raise ArtifactError(msg) from error
     return found, sealed.extra()

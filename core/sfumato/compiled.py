@@ -7,7 +7,7 @@ choice of how steps are taken changes no random number.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any, cast
@@ -125,13 +125,14 @@ class Compiled:
 
         return source
 
-    def noise_asked_for(self) -> list[tuple[int, ...]] | None:
-        """The shapes of noise that a pass asks for; None until enough steps were noted."""
-        return self._asked if self.ready else None
+    def state(self) -> dict[str, Any]:
+        """What it has noted, which decides from which step on steps are compiled."""
+        return {"asked": list(self._asked), "noted": self._noted}
 
-    def note(self, asked: Sequence[tuple[int, ...]]) -> None:
-        """Take them over from an earlier process: steps after those that it took are compiled at once."""
-        self._asked, self._noted = list(asked), WARM
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what an earlier process has noted."""
+        self._asked = [tuple(map(int, shape)) for shape in state["asked"]]
+        self._noted = int(state["noted"])
 
     def __call__(self, scope: Scope, total: int) -> Tensor:
         """Take a step over a batch of ``total`` items: the sums of :meth:`LossOut.summed`.

@@ -22,11 +22,11 @@ class Every:
     """
 
     def __init__(self, text: str) -> None:
-        found = _FORM.fullmatch(text)
+        found = _FORM.fullmatch(text) if isinstance(text, str) else None
         number = float(found[1]) if found else 0.0
         self._unit = found[2][:3] if found else ""
         if not number or (self._unit != "min" and not number.is_integer()):
-            msg = f"{text!r} does not say how often"
+            msg = f"checkpoint_every = {text!r} does not say how often"
             raise DataError(msg, hint='write such as "500 steps", "2 epochs" or "0.5 minutes"')
         self._text, self._number = text.strip(), number
         self.done()

@@ -86,6 +86,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_at_once(folder: Path) -> None:
+    """Remove a folder of which no half is ever to be seen under its name."""
+    if folder.is_dir() and not folder.is_symlink():
+        aside = draft_of(folder.with_name(f"{folder.name}.old"))
+        folder.rename(aside)
+        folder = aside
+    remove(folder)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 from sfumato.errors import LockedError
 from sfumato.files import cannot_write, make_folder
@@ -23,8 +24,11 @@ except ImportError:  # Windows has none: two writers are not told apart there
     fcntl = None
 
 NAME = ".lock"
-_TRIES, _WAIT = 20, 0.01
+_TRIES, _WAIT = 10, 0.01
 _LONGEST = 20
+
+
+_HELD: WeakSet[FolderLock] = WeakSet()
 
 
 class FolderLock:
@@ -42,8 +46,7 @@ class FolderLock:
         self._path = folder / NAME
         make_folder(folder)
         self._descriptor: int | None = self._locked()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+        _HELD.add(self)
 
     def _locked(self) -> int:
         while True:
@@ -55,6 +58,8 @@ class FolderLock:
             try:
                 _lock(descriptor, self._path.parent)
                 if self._is(descriptor):
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
                     return descriptor
             except BaseException as error:
                 os.close(descriptor)
@@ -77,8 +82,13 @@ class FolderLock:
         # While it is still ours: who opens the name after this makes a file of its own.
         with suppress(OSError):  # in a folder that may not be written any more, it stays
             self._path.unlink()
-        os.close(self._descriptor)
-        self._descriptor = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the file and do nothing else, as a child does that was forked: the lock is its parent's."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def __enter__(self) -> Self:
         return self
@@ -107,17 +117,30 @@ def check_free(folder: Path) -> None:
 def _lock(descriptor: int, folder: Path) -> None:
     if fcntl is None:
         return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        msg = f"{folder} is being written by process {_owner(descriptor)}"
-        raise LockedError(msg, hint="wait until it has ended, or name another folder") from None
+    for left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Whoever only looks whether it is free has it for a moment, too.
+            if left:
+                time.sleep(_WAIT)
+                continue
+            msg = f"{folder} is being written by process {_owner(descriptor)}"
+            hint = "wait until it has ended, or name another folder"
+            raise LockedError(msg, hint=hint) from None
+        return
 
 
 def _owner(descriptor: int) -> str:
     """Who has the lock: it writes its number right after it has got it."""
-    for _ in range(_TRIES):
-        if number := os.pread(descriptor, _LONGEST, 0).decode("ascii", "replace"):
-            return number
-        time.sleep(_WAIT)
-    return "of unknown number"
+    return os.pread(descriptor, _LONGEST, 0).decode("ascii", "replace") or "of unknown number"
+
+
+def _forget_all() -> None:
+    for lock in list(_HELD):
+        lock.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    # A child would hold its parent's lock for as long as it lives, though the parent were killed.
+    os.register_at_fork(after_in_child=_forget_all)

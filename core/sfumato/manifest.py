@@ -10,6 +10,7 @@ The digests find damage. They do not prove who wrote a folder.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,14 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfumato.errors import ArtifactError, SpecError
-from sfumato.files import cannot_write, draft_of, remove, sync_folder, write_synced
+from sfumato.files import (
+    cannot_write,
+    draft_of,
+    remove,
+    remove_at_once,
+    sync_folder,
+    write_synced,
+)
 from sfumato.regular_files import read_regular
 from sfumato.strict_json import dumps, loads
 
@@ -71,8 +79,8 @@ def write(folder: Path, files: Iterable[tuple[str, Content]]) -> None:
             sealed[name] = _File(bytes=len(written), sha256=_sha256(written))
         write_synced(draft / NAME, _Manifest(files=sealed).text())
         sync_folder(draft)
-        if folder.exists():
-            remove(folder)
+        if os.path.lexists(folder):
+            remove_at_once(folder)
         draft.rename(folder)
         sync_folder(folder.parent)
     except OSError as error:

@@ -11,7 +11,7 @@ import torch
 
 from sfumato.agreement import CONDITIONS, WORDS
 from sfumato.artifact import load
-from sfumato.checkpoints import folders
+from sfumato.checkpoints import newest
 from sfumato.errors import ArtifactError, DataError, SfumatoError
 from sfumato.model import Model
 from sfumato.plan import Plan
@@ -130,16 +130,17 @@ def same_run(
         return error.message
 
 
-def unfinished(
-    path: Path, spec: Spec, plan: Plan, data: str, device: torch.device
-) -> Mapping[str, Any] | None:
+def unfinished(path: Path, model: Model, data: str) -> Mapping[str, Any] | None:
     """The ``run.json`` of a run that was stopped, and that going on with would make what training it does."""
     try:
         about = read_about(path)
+        if about.get("status") == "finished":
+            return None
+        if _other(about, model.spec, model.plan, data, model.device):
+            return None
+        return about if newest(path, model, about.get("of"))[0] else None
     except SfumatoError:
         return None
-    stopped = about.get("status") != "finished" and folders(path)
-    return about if stopped and not _other(about, spec, plan, data, device) else None
 
 
 def _differs(

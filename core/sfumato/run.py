@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shlex
@@ -37,7 +38,7 @@ from sfumato.registry import Registry, own_version, registry
 from sfumato.regular_files import read_regular
 from sfumato.resolve import load_spec
 from sfumato.spec import Spec
-from sfumato.strict_json import loads
+from sfumato.strict_json import dumps, loads
 from sfumato.tensor_files import MAX_HEADER
 
 Json = dict[str, Any]
@@ -48,7 +49,7 @@ _LONGEST = 1 << 28
 """Bytes of ``metrics.jsonl`` that are read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished training.
 
@@ -71,6 +72,10 @@ class Run:
     warnings: tuple[str, ...] = ()
     peak_memory: int | None = None
 
+    def __repr__(self) -> str:
+        where = "" if self.path is None else f"{self.path}: "
+        return f"Run({where}{len(self.metrics)} epochs, kept epoch {self.kept_epoch})"
+
     def _repr_html_(self) -> str:
         from sfumato import notebook
 
@@ -85,6 +90,23 @@ def mark_failed(path: Path, why: str) -> None:
             write_json(path / RUN, {**about, "status": "failed", "error": why})
 
 
+def identity(spec: Spec, data: str) -> str:
+    """What tells runs apart, as ``HOW/WHAT``: how it is trained, and what tells its best epoch.
+
+    Args:
+        spec: The spec; where its data lie and its device do not count.
+        data: Fingerprint of the data.
+    """
+    said = {**spec.to_json(), "data": data}
+    training = {**said["training"], "device": None}
+    measured = {name: training[name] for name in ("monitor", "monitor_mode", "precision")}
+    return f"{_sha256({**said, 'training': training})}/{_sha256([said['model'], data, measured])}"
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(dumps(value).encode()).hexdigest()
+
+
 def environment(device: torch.device) -> Json:
     """Versions, platform, device, threads and products: what a figure may depend on besides its spec."""
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
@@ -95,6 +117,7 @@ def environment(device: torch.device) -> Json:
         "platform": platform.platform(),
         "device": str(device),
         "device_name": named,
+        "matmul": torch.get_float32_matmul_precision(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "linear": kernels.chosen() if device.type == "cpu" else kernels.TORCH,
@@ -194,7 +217,13 @@ def run_folder(path: str | os.PathLike[str]) -> Path:
     if folder.is_file() or folder.absolute().parent.name == checkpoints.FOLDER:
         above = folder.absolute().parents[:3]
         folder = next((f for f in above if (f / RUN).is_file()), folder)
-    if not (folder / SPEC).is_file() or not (folder / RUN).is_file():
-        msg = f"{folder} is not a run folder: it lacks {SPEC} or {RUN}"
-        raise ArtifactError(msg, hint="make one with: sfumato train SPEC --out RUN")
-    return folder
+    lacking = [name for name in (SPEC, RUN) if not (folder / name).is_file()]
+    if not lacking:
+        return folder
+    hint = "make one with: sfumato train SPEC --out RUN"
+    if kept := checkpoints.folders(folder):
+        hint = f"put it back; its checkpoints are there, and each is a model of its own: {kept[0]}"
+    elif folder.is_file():
+        hint = "a model file knows no data and no metrics: name the folder of its run"
+    msg = f"{folder} is not a run folder: it lacks {' and '.join(lacking)}"
+    raise ArtifactError(msg, hint=hint)

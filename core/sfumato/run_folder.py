@@ -27,6 +27,7 @@ from sfumato.files import (
     make_folder,
     remove,
     remove_drafts,
+    sync_folder,
     write_atomically,
     write_json,
 )
@@ -34,11 +35,21 @@ from sfumato.inputs import check_positive
 from sfumato.lock import NAME as LOCK
 from sfumato.lock import FolderLock
 from sfumato.model import Model
-from sfumato.run import FORMAT, RUN, SAMPLERS, SPEC, Json, command_line, environment
+from sfumato.run import (
+    FORMAT,
+    RUN,
+    SAMPLERS,
+    SPEC,
+    Json,
+    command_line,
+    environment,
+    identity,
+    read_about,
+)
 from sfumato.spec import Spec
 
 EVERY, KEEP = "0.5 minutes", 2
-_OWN = (RUN, SPEC, checkpoints.METRICS, WEIGHTS, checkpoints.FOLDER, SAMPLERS)
+_OWN = (checkpoints.METRICS, WEIGHTS, checkpoints.FOLDER, SAMPLERS, SPEC, RUN)
 
 
 class RunFolder:
@@ -48,8 +59,8 @@ class RunFolder:
         path: The folder; None writes nothing.
         force: Whether it may have content already.
         resume: Whether it may be that of a run which has not begun yet.
-        every: How often a checkpoint is written.
-        keep: How many checkpoints are kept.
+        every: How often a checkpoint is written; by default as before, where it is resumed.
+        keep: How many checkpoints are kept; likewise.
     """
 
     def __init__(
@@ -58,15 +69,23 @@ class RunFolder:
         *,
         force: bool = False,
         resume: bool = False,
-        every: str = EVERY,
-        keep: int = KEEP,
+        every: str | None = None,
+        keep: int | None = None,
     ) -> None:
-        check_positive(keep_checkpoints=keep)
-        self.path = path
-        self._force, self._every, self._keep = force, Every(every), keep
-        self._resume = resume
+        self.path, self._force, self._resume = path, force, resume
+        how = self._before() if resume else {}
+        self._every = Every(every or how.get("every", EVERY))
+        self._keep = int(how.get("keep", KEEP) if keep is None else keep)
+        check_positive(keep_checkpoints=self._keep)
         self._lock: FolderLock | None = None
         self._about: Json = {}
+
+    def _before(self) -> Json:
+        """What ``run.json`` says of how checkpoints were written."""
+        if self.path is None or not self.has_begun():
+            return {}
+        said = read_about(self.path).get("checkpoints")
+        return said if isinstance(said, dict) else {}
 
     def has_begun(self) -> bool:
         """Whether there is a run that can be gone on with.
@@ -108,7 +127,8 @@ class RunFolder:
     def _start(self, path: Path, spec: Spec, model: Model, splits: Splits) -> None:
         # The folder may have been empty when somebody looked, and another process was faster.
         self.check()
-        for name in _OWN:
+        sync_folder(path.parent)
+        for name in _OWN:  # what says that there is a run goes last
             _removed(path / name)
         make_folder(path / checkpoints.FOLDER)
         self._about = {
@@ -116,6 +136,7 @@ class RunFolder:
             "command": command_line(),
             "started": _now(),
             "environment": environment(model.device),
+            "checkpoints": self._how(),
         }
         write_json(path / SPEC, spec.to_json())
         write_json(path / RUN, self._about)  # the last one: with it, the run has begun
@@ -127,7 +148,7 @@ class RunFolder:
         model: Model,
         splits: Splits,
         drift: Sequence[str],
-        restore: Callable[[Checkpoint], None],
+        restore: Callable[[Checkpoint, bool, bool], None],
     ) -> None:
         """Take the folder up again where an earlier process left it.
 
@@ -137,8 +158,9 @@ class RunFolder:
             model: Of the spec, assembled anew.
             splits: The data.
             drift: In what this is another run than it was.
-            restore: Takes up the newest checkpoint that is whole, if there is one yet. What it raises
-                leaves the folder as it is.
+            restore: Takes up the newest checkpoint that is whole, if there is one yet, and is told
+                whether it is of this very spec, and whether the best epoch is told by the same. What
+                it raises leaves the folder as it is.
 
         Raises:
             LockedError: Another process writes to it.
@@ -146,22 +168,31 @@ class RunFolder:
         """
         assert self.path is not None
         with self._taken(self.path):
-            found, wrong = checkpoints.newest(self.path, model)
+            now = _about(spec, model, splits)
+            found, wrong = checkpoints.newest(self.path, model, {*about.get("of", ()), *now["of"]})
             for what in wrong:
                 warnings.warn(what, RuntimeWarning, stacklevel=2)
             if found is not None:
-                restore(found)
-            self._about = _again(about, found, _about(spec, model, splits), model, drift)
+                then, here = (of.split("/") for of in (found.state["of"], now["of"][0]))
+                restore(found, then[0] == here[0], then[1] == here[1])
+            elif (self.path / checkpoints.METRICS).is_file():
+                what = f"{self.path} has no checkpoint: it begins anew"
+                warnings.warn(what, RuntimeWarning, stacklevel=2)
+            self._about = {**_again(about, found, now, model, drift), "checkpoints": self._how()}
             self._go_on(self.path, spec, () if found is None else found.metrics)
 
     def _go_on(self, path: Path, spec: Spec, metrics: Sequence[Json]) -> None:
-        for name in (WEIGHTS, SAMPLERS):
-            _removed(path / name)
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in metrics)
-        write_atomically(path / checkpoints.METRICS, text.encode())
-        # In this order: a spec that was not meant would be found out, a drift that is not recorded not.
+        # In this order: a spec that was not meant would be found out, a drift that is not recorded not;
+        # and a result is there for as long as something says that it is one.
         write_json(path / RUN, self._about)
         write_json(path / SPEC, spec.to_json())
+        self._metrics(path, metrics)
+        for name in (WEIGHTS, SAMPLERS):
+            _removed(path / name)
+
+    def _metrics(self, path: Path, metrics: Sequence[Json]) -> None:
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in metrics)
+        write_atomically(path / checkpoints.METRICS, text.encode())
 
     def tidy(self) -> None:
         """Remove what a killed process left in the folder, if it can be written."""
@@ -170,9 +201,18 @@ class RunFolder:
                 with self._taken(self.path):
                     self.close()
 
+    def _how(self) -> Json:
+        """What a run that is resumed goes on to do."""
+        return {"every": str(self._every), "keep": self._keep}
+
     @contextmanager
     def _taken(self, path: Path) -> Iterator[None]:
         """Take the lock; if the block fails, give it back."""
+        if (path / checkpoints.FOLDER).is_symlink():
+            msg = f"{path / checkpoints.FOLDER} is a symbolic link, which is neither read nor written through"
+            raise OutputError(
+                msg, hint="put the folder itself there; the run folder may be a link"
+            )
         self._lock = FolderLock(path)
         try:
             remove_drafts(path, _OWN)
@@ -199,7 +239,7 @@ class RunFolder:
 
     def checkpoint(
         self,
-        step: int,
+        name: str,
         model: Model,
         best: Mapping[str, Tensor] | None,
         state: Mapping[str, Any] | None,
@@ -207,7 +247,8 @@ class RunFolder:
     ) -> None:
         """Write a checkpoint; see :func:`sfumato.checkpoints.write`."""
         if self.path is not None:
-            checkpoints.write(self.path, step, model, best, state, metrics, keep=self._keep)
+            said = None if state is None else {**state, "of": self._about["of"][-1]}
+            checkpoints.write(self.path, name, model, best, said, metrics, keep=self._keep)
             self._every.done()
 
     def finish(self, status: str, **facts: Any) -> None:
@@ -216,9 +257,10 @@ class RunFolder:
             self._about |= {"status": status, **facts}
             write_json(self.path / RUN, self._about)
 
-    def result(self, model: Model) -> None:
-        """Write the weights that were kept."""
+    def result(self, model: Model, metrics: Sequence[Json]) -> None:
+        """Write the weights that were kept, and all lines once more, so that they outlast a loss of power."""
         if self.path is not None:
+            self._metrics(self.path, metrics)
             save_model(model, self.path / WEIGHTS)
 
 
@@ -230,6 +272,7 @@ def _removed(path: Path) -> None:
 
 
 def _about(spec: Spec, model: Model, splits: Splits) -> Json:
+    data = fingerprint(splits)
     return {
         "format": FORMAT,
         "status": "running",
@@ -239,9 +282,10 @@ def _about(spec: Spec, model: Model, splits: Splits) -> Json:
         "data": {
             "contract": splits.contract.model_dump(mode="json"),
             "counts": {name: len(split) for name, split in splits.named()},
-            "sha256": fingerprint(splits),
+            "sha256": data,
             "base": os.fspath(spec.base.resolve()),
         },
+        "of": [identity(spec, data)],  # what its checkpoints say, by which they are known
     }
 
 
@@ -262,7 +306,8 @@ def _again(
     }
     kept = {name: about.get(name) for name in ("command", "started")}
     resumed = [*about.get("resumed", ()), again]
-    return {**now, **kept, "environment": again["environment"], "resumed": resumed}
+    of = [*(name for name in about.get("of", ()) if name not in now["of"]), *now["of"]]
+    return {**now, **kept, "of": of, "environment": again["environment"], "resumed": resumed}
 
 
 def _now() -> str:

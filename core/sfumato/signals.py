@@ -50,7 +50,8 @@ class Deferred:
                 signal.getsignal(number) == self._put_off
             ):  # unless a handler has put another one there
                 signal.signal(number, handler)
-        if error is None:
+        # An error of what was going on does not take the place of a signal; an interrupt is one.
+        if error is None or isinstance(error, Exception):
             self.deliver()
 
     def deliver(self) -> None:

@@ -167,15 +167,15 @@ class Step:
 
     def state(self) -> dict[str, Any]:
         """What the next steps depend on, besides the model: optimisers, and how steps are compiled."""
-        noted = None if self._compiled is None else self._compiled.noise_asked_for()
-        return {"updates": self._updates.state(), "noise": noted, "names": self._names}
+        compiled = None if self._compiled is None else self._compiled.state()
+        return {"updates": self._updates.state(), "compiled": compiled, "names": self._names}
 
     def restore(self, state: Mapping[str, Any], steps: int, *, same: bool = True) -> None:
         """Go on from a state; see :meth:`Updates.restore`."""
         self._updates.restore(state["updates"], steps, same=same)
         self._names = state["names"]
-        if self._compiled is not None and state["noise"] is not None:
-            self._compiled.note(state["noise"])
+        if self._compiled is not None and state["compiled"] is not None:
+            self._compiled.restore(state["compiled"])
 
 
 def parts_of(total: int, batch_size: int, parts: int) -> Iterator[slice]:

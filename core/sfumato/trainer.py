@@ -8,11 +8,11 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
+from sfumato import checkpoints
 from sfumato.batches import Batches
 from sfumato.best import Best
 from sfumato.between_epochs import fit_likelihood, validated
@@ -43,12 +43,10 @@ class Again:
     Args:
         about: What its ``run.json`` says.
         drift: In what it is another run now.
-        same: Whether its spec is what it was.
     """
 
     about: Mapping[str, Any]
     drift: tuple[str, ...] = ()
-    same: bool = True
 
 
 class Trainer:
@@ -184,8 +182,9 @@ class Trainer:
         if again is None:
             self._folder.start(spec, self.model, self._splits)
         else:
-            take_up = partial(self._take_up, same=again.same)
-            self._folder.go_on(again.about, spec, self.model, self._splits, again.drift, take_up)
+            self._folder.go_on(
+                again.about, spec, self.model, self._splits, again.drift, self._take_up
+            )
         begun = {"spec": spec.to_json(), "step": self.standing.steps}
         self._tell("run_started", run=self._folder.path, **begun)
 
@@ -292,12 +291,21 @@ class Trainer:
         """Write all that the run depends on from here on, or, in the middle of a step, weights alone."""
         self.standing.save(self._folder, self._since(), self._memory.read())
 
-    def _take_up(self, found: Checkpoint, *, same: bool) -> None:
+    def _take_up(self, found: Checkpoint, same: bool, same_measure: bool) -> None:  # noqa: FBT001 - as it is called back
         try:
-            self._before, self._peak = self.standing.restore(found, same=same)
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            self._before, self._peak = self.standing.restore(
+                found, same=same, same_measure=same_measure
+            )
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            AttributeError,
+            RuntimeError,
+        ) as error:
             msg = f"{found.folder} does not fit: {error}"
-            raise ResumeError(msg, hint="train it anew: --force, or another folder") from error
+            raise ResumeError(msg, hint=checkpoints.anew(self._folder.path)) from error
         self._prepared = True
 
     def stop(self, error: BaseException) -> None:
@@ -313,6 +321,8 @@ class Trainer:
         self.model.eval()
         interrupted = isinstance(error, KeyboardInterrupt)
         try:
+            if isinstance(error, NonFiniteError):
+                self.standing.whole = False  # what led there is not gone on from
             if not isinstance(error, OutputError):
                 self._checkpoint()
             status = "interrupted" if interrupted else "failed"
@@ -357,7 +367,7 @@ class Trainer:
                 *(w for part in model.children() for w in part_warnings(part)),
             )
             peak = None if peak is None else max(peak, self._peak)
-            self._folder.result(model)
+            self._folder.result(model, history)
             self._folder.finish(
                 "finished",
                 seconds=round(seconds, 4),

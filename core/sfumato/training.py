@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sfumato.agreement import differences, unlike_specs
+from sfumato.agreement import differences
+from sfumato.artifact import WEIGHTS
 from sfumato.assembly import assemble
 from sfumato.cautions import cautions
+from sfumato.checkpoints import anew
 from sfumato.data import Splits, as_splits, fingerprint
 from sfumato.datasets import check_splits, load_splits
 from sfumato.devices import choose_device
-from sfumato.errors import ResumeError
+from sfumato.errors import ArtifactError, DataError, Problem, ResumeError, SpecError
 from sfumato.hooks import Hooks, TrackerLike
 from sfumato.lock import check_free
 from sfumato.model import Model
@@ -27,7 +29,7 @@ from sfumato.registry import Registry, registry
 from sfumato.resolve import bind, load_spec
 from sfumato.reuse import finished
 from sfumato.run import Run, read_run, run_folder
-from sfumato.run_folder import EVERY, KEEP, RunFolder
+from sfumato.run_folder import RunFolder
 from sfumato.spec import Spec
 from sfumato.standing import STACKED
 from sfumato.trainer import Again, Progress, Trainer
@@ -46,8 +48,8 @@ def train(
     force: bool = False,
     resume: bool = False,
     drift: bool = False,
-    checkpoint_every: str = EVERY,
-    keep_checkpoints: int = KEEP,
+    checkpoint_every: str | None = None,
+    keep_checkpoints: int | None = None,
     trackers: Sequence[TrackerLike] = (),
     progress: Progress | None = None,
     parts: Registry = registry,
@@ -72,8 +74,8 @@ def train(
         resume: Go on with the run in ``out``; begin it if there is none; leave it if it is finished.
         drift: Go on although it will be another run, and record in what.
         checkpoint_every: How often to write what it can be gone on from: ``500 steps``, ``2 epochs``,
-            ``0.5 minutes``.
-        keep_checkpoints: How many of these to keep.
+            ``0.5 minutes``; by default as before, or the last of these.
+        keep_checkpoints: How many of these to keep; by default as before, or 2.
         trackers: Names of trackers that follow the run, or objects with their options.
         progress: Called with each epoch's line of ``metrics.jsonl``.
         parts: Where parts are looked up.
@@ -100,6 +102,10 @@ def train(
     changes = [f"training.{name}={value}" for name, value in given.items() if value is not None]
     resolved = load_spec(resolved, changes, parts=parts) if changes else resolved
     path = None if out is None else Path(out)
+    if resume and (path is None or force):
+        what = "it needs one: out" if path is None else "force would write over it"
+        msg = f"resume = True goes on with a run folder, and {what}"
+        raise DataError(msg)
     folder = RunFolder(
         path, force=force, resume=resume, every=checkpoint_every, keep=keep_checkpoints
     )
@@ -130,13 +136,13 @@ def train(
 
 
 def resume(
-    run: str | os.PathLike[str],
+    run: Run | str | os.PathLike[str],
     data: Data | None = None,
     overrides: Sequence[str] = (),
     *,
     drift: bool = False,
-    checkpoint_every: str = EVERY,
-    keep_checkpoints: int = KEEP,
+    checkpoint_every: str | None = None,
+    keep_checkpoints: int | None = None,
     trackers: Sequence[TrackerLike] = (),
     progress: Progress | None = None,
     parts: Registry = registry,
@@ -144,7 +150,7 @@ def resume(
     """Go on with a run that did not finish: :func:`train` with ``resume``, of the spec in its folder.
 
     Args:
-        run: The run folder.
+        run: The run folder, or a run that has one.
         data: What it was trained on, if its spec does not name it.
         overrides: Changes of the spec, such as ``training.epochs=200``; all but where the data are
             need ``drift``.
@@ -167,10 +173,24 @@ def resume(
         >>> len(more.metrics)
         2
     """
-    folder = run_folder(run)
+    path = run.path if isinstance(run, Run) else Path(run)
+    if path is None:
+        msg = "the run has no folder to go on from"
+        raise ResumeError(msg, hint="train with out=FOLDER")
+    folder = run_folder(path)
+    if folder.absolute() != path.absolute():
+        msg = f"{path} is a part of the run {folder}"
+        raise ResumeError(msg, hint=f"go on from its newest checkpoint: sfumato resume {folder}")
     spec = read_run(folder, parts=parts)[0]
+    if any(change.startswith("model.family") for change in overrides):
+        message = "the spec of a run names every part, so that a family changes nothing"
+        hint = "name the parts that are to be others"
+        raise SpecError([Problem("K206", "/model/family", message, hint)])
     if overrides:
         spec = from_here(spec, load_spec(spec, overrides, parts=parts))
+    if data is None and spec.data is None:
+        msg = f"{folder} was given its data in Python, and does not know where they are"
+        raise ResumeError(msg, hint="give them again: sfumato.resume(run, data)")
     return train(
         spec, data, folder, resume=True, drift=drift, checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints, trackers=trackers, progress=progress, parts=parts,
@@ -186,9 +206,12 @@ def _again(
         ResumeError: It would come out otherwise than it would have, unless that is wanted.
     """
     (before, about), spec = read_run(path, parts=parts), model.spec
-    if spec.hash == about.get("spec_hash"):
+    if "spec_hash" not in about:
+        msg = f"{path}/run.json is damaged: it does not say which spec it is of"
+        raise ArtifactError(msg, hint=anew(path))
+    if spec.hash == about["spec_hash"]:
         before = spec
-    elif before.hash != about.get("spec_hash"):
+    elif before.hash != about["spec_hash"]:
         msg = f"{path}/spec.json is not the spec that the run began with"
         hint = "put it back, or name it: sfumato train SPEC --out RUN --resume"
         raise ResumeError(msg, hint=hint)
@@ -196,17 +219,14 @@ def _again(
     if found and not drift:
         msg = f"{path} would become another run:\n" + "\n".join(f"   {text}" for text in found)
         raise ResumeError(msg, hint=_hint(about, found))
-    if not found and about.get("status") == "finished":
+    if not found and about.get("status") == "finished" and (path / WEIGHTS).is_file():
         return None
     if about.get("stepping") == STACKED:
         msg = f"{path} was trained as one of several models at once, and cannot go on alone"
         raise ResumeError(msg, hint="train it anew: --force, or another folder")
     earlier = [text for once in about.get("resumed", ()) for text in once.get("drift", ())]
     model.plan = replace(model.plan, drift=(*earlier, *found))
-    same = not any(
-        unlike_specs({**before.to_json(), "data": None}, {**spec.to_json(), "data": None})
-    )
-    return Again(about, tuple(found), same=same)
+    return Again(about, tuple(found))
 
 
 def _hint(about: Mapping[str, Any], found: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from sfumato.direct import DirectAdam
 from sfumato.errors import Problem, SpecError
 from sfumato.model import Model
+from sfumato.optimiser_state import alike, checked
 from sfumato.options import arguments
 from sfumato.spec import TrainingSpec
 from sfumato.training_parts import OPTIMIZERS, SCHEDULES
@@ -61,6 +62,15 @@ def make_capturable(made: Optimizer, device: torch.device) -> None:
             group["capturable"] = True
 
 
+def kept_by(spec: TrainingSpec) -> set[str]:
+    """What the optimiser of a spec keeps of each parameter."""
+    probe = nn.Parameter(torch.zeros(1))
+    made = optimiser(spec, [probe])
+    probe.grad = torch.zeros(1)
+    made.step()
+    return set(made.state[probe])
+
+
 class Updates:
     """The optimiser of the model, and a second one for the critic that a loss may own.
 
@@ -90,6 +100,8 @@ class Updates:
             [p for p in model.parameters() if p.requires_grad and id(p) not in theirs],
             [p for p in own if p.requires_grad],
         ]
+        every = [p for group in self._groups for p in group]
+        self._kinds = [[p for p in every if p.dtype is kind] for kind in {p.dtype for p in every}]
         self._optimisers = [optimiser(spec, group) for group in self._groups if group]
         if captured:
             for made in self._optimisers:
@@ -163,11 +175,11 @@ class Updates:
         return True
 
     def _sound_gradients(self, number: int | Tensor) -> bool:
-        found = [p.grad for group in self._groups for p in group if p.grad is not None]
-        if not found:
-            return True
-        # One pass over all of them, which torch has for mixed precision: it multiplies them by 1.
-        torch._amp_foreach_non_finite_check_and_unscale_(found, self._off, self._one)
+        for kind in self._kinds:  # that takes one type at a time
+            found = [p.grad for p in kind if p.grad is not None]
+            if found:
+                # One pass over all of them, which torch has for mixed precision: it multiplies them by 1.
+                torch._amp_foreach_non_finite_check_and_unscale_(found, self._off, self._one)
         if not self._late:
             if sound := not self._off.item():
                 return True
@@ -199,6 +211,7 @@ class Updates:
     def state(self) -> dict[str, Any]:
         """What torch's optimisers and schedules say of themselves: plain values and tensors."""
         return {
+            "kind": self._spec.optimizer.type,
             "optimisers": [made.state_dict() for made in self._optimisers],
             "schedules": [
                 {name: schedule.state_dict()[name] for name in _PROGRESS}
@@ -213,33 +226,21 @@ class Updates:
             state: From :meth:`state`.
             steps: How many were taken.
             same: Whether optimiser and schedule have the options that they had. Otherwise the new
-                ones count, the schedule as it stands after so many steps.
+                ones count, the schedule as it stands after so many steps; and another kind of
+                optimiser begins anew.
 
         Raises:
-            ValueError: It is of another model, or of another kind of optimiser.
+            ValueError: It is no such state, or of another model.
         """
-        for made, then in zip(self._optimisers, state["optimisers"], strict=True):
-            _check_state(made, then)
-            now = then if same else {**made.state_dict(), "state": then["state"]}
-            made.load_state_dict(now)
+        if state["kind"] == self._spec.optimizer.type:
+            kept = kept_by(self._spec)
+            for made, then in zip(self._optimisers, state["optimisers"], strict=True):
+                made.load_state_dict(checked(made, then, kept, same=same))
         for number, schedule in enumerate(self._schedules):
             if same:
-                schedule.load_state_dict(state["schedules"][number])
+                schedule.load_state_dict(alike(schedule.state_dict(), state["schedules"][number]))
             else:
                 _forward(schedule, steps)
-
-
-def _check_state(made: Optimizer, then: Mapping[str, Any]) -> None:
-    """Raise a :class:`ValueError` unless tensors of a state have the shapes that kernels rely on."""
-    parameters = [p for group in made.param_groups for p in group["params"]]
-    for number, state in then["state"].items():
-        for name, value in state.items():
-            like = parameters[number]
-            if isinstance(value, Tensor) and value.dim() and value.shape != like.shape:
-                msg = (
-                    f"{name} of parameter {number} is {list(value.shape)}, not {list(like.shape)}"
-                )
-                raise ValueError(msg)
 
 
 def _forward(schedule: LRScheduler, steps: int) -> None:

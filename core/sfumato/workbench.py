@@ -103,8 +103,7 @@ class Workbench:
             )
             if isinstance(kept, Trained):
                 return kept
-            data = self.conditions.data
-            about = None if stacked else unfinished(path, spec, model.plan, data, model.device)
+            about = None if stacked else unfinished(path, model, self.conditions.data)
             if about is not None:
                 notes.append(f"{path} went on where it was stopped.")
                 again = Again(about)

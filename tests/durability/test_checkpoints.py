@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import victims
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save
 
 import sfumato
 from sfumato import ArtifactError, DataError, OutputError, checkpoints, manifest
@@ -26,7 +28,7 @@ FILES = ("model.safetensors", "training.safetensors", "training.json", "metrics.
 
 def steps(run: Path) -> list[int]:
     """The steps of the checkpoints of a run, the newest first."""
-    return [int(folder.name.removeprefix("step-")) for folder in checkpoints.folders(run)]
+    return [int(folder.name.split("-")[1]) for folder in checkpoints.folders(run)]
 
 
 @pytest.fixture
@@ -149,13 +151,13 @@ def test_damage_of_any_file_falls_back_to_the_checkpoint_before(
     assert checkpoints.newest(path, model)[1] == []
 
 
-@pytest.mark.parametrize(("keep", "left"), [(1, [22]), (2, [22, 20])])
+@pytest.mark.parametrize(("keep", "left"), [(1, [24, 22]), (2, [24, 22, 20])])
 def test_after_a_fall_back_what_is_later_does_not_count(
     run: tuple[Path, sfumato.Model], keep: int, left: list[int]
 ) -> None:
-    """It is damaged, and would else stay as the newest while what is whole is removed."""
+    """It is damaged, and would else count as the newest, so that what is whole were removed."""
     path, model = run
-    checkpoints.write(path, 22, model, None, {"step": 22}, [], keep=keep)
+    checkpoints.write(path, "00000022", model, None, {"step": 22}, [], keep=keep)
     assert steps(path) == left
 
 
@@ -182,6 +184,97 @@ def test_files_of_two_checkpoints_are_no_checkpoint(run: tuple[Path, sfumato.Mod
     assert found is not None
     assert found.folder == third
     assert len(wrong) == 2
+
+
+def test_a_checkpoint_of_another_run_or_place_is_passed_over(
+    run: tuple[Path, sfumato.Model], train: Callable[..., Run], tmp_path: Path
+) -> None:
+    """Whole as it is: one of another seed, and one whose folder was given another name."""
+    path, model = run
+    train("other", victims.tiny(seed=1))
+    first, second, third = checkpoints.folders(path)
+    shutil.rmtree(first)
+    shutil.copytree(checkpoints.folders(tmp_path / "other")[0], first)
+    second.rename(first.with_name("step-00000099"))
+    known = json.loads((path / "run.json").read_text())["of"]
+    found, wrong = checkpoints.newest(path, model, known)
+    assert found is not None
+    assert found.folder == third
+    assert "it is of step 20" in wrong[0]
+    assert "it is of another run" in wrong[1]
+
+
+def forged(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Change the state of a checkpoint, and make its manifest right."""
+    said = json.loads((folder / "training.json").read_text())
+    tensors = load_file(folder / "training.safetensors")
+    change(said, tensors)
+    files = {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name != manifest.NAME
+    }
+    files["training.json"] = json.dumps(said).encode()
+    files["training.safetensors"] = save(tensors)
+    manifest.write(folder, [(name, partial(bytes, content)) for name, content in files.items()])
+
+
+def scalars(said: dict[str, Any], tensors: dict[str, Any]) -> None:
+    """Moments of no shape, which a kernel would read past."""
+    del said
+    tensors.update({name: t.sum() for name, t in tensors.items()})
+
+
+def doubles(said: dict[str, Any], tensors: dict[str, Any]) -> None:
+    """Moments of another type."""
+    del said
+    tensors.update({name: t.double() for name, t in tensors.items()})
+
+
+def replaced(old: str, new: str) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    """The JSON with another text in it."""
+
+    def change(said: dict[str, Any], tensors: dict[str, Any]) -> None:
+        del tensors
+        text = json.dumps(said)
+        assert old in text
+        said.clear()
+        said.update(json.loads(text.replace(old, new)))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        scalars,
+        doubles,
+        replaced('["exp_avg", ', '["exp_ave", '),
+        replaced('["lr", 0.001]', '["lr", "0.001"]'),
+        replaced('["lr", 0.001]', '["lr", {"float": "inf"}]'),
+        replaced('{"tuple": [0.9, 0.999]}', '{"tuple": [2]}'),
+        replaced('["epoch", 2]', '["epoch", -2]'),
+        replaced('["batch", 0]', '["batch", 10000000000]'),
+        replaced('["peak_memory", ', '["peak_memory", {"float": "inf"}], ["x", '),
+        replaced('["buffers", ', '["buffers", []], ["x", '),
+        replaced('["buffers", {"mapping": [', '["buffers", {"mapping": [["no.such", 1], '),
+        replaced('["value", ', '["value", "much"], ["x", '),
+    ],
+)
+def test_a_forged_state_reaches_no_kernel(
+    train: Callable[..., Run],
+    stopped: Callable[..., None],
+    tmp_path: Path,
+    change: Callable[[dict[str, Any], dict[str, Any]], None],
+) -> None:
+    """A manifest that fits is no proof: what does not belong to the model is refused, and nothing is lost."""
+    stopped(keep_checkpoints=1)
+    run = tmp_path / "run"
+    forged(checkpoints.folders(run)[0], change)
+    before = (run / "run.json").read_bytes()
+    with pytest.raises((sfumato.ResumeError, ArtifactError)) as caught:
+        train(resume=True)
+    assert "--force" in (caught.value.hint or "")
+    assert (run / "run.json").read_bytes() == before
+    assert not (run / ".lock").exists()
 
 
 def test_without_a_whole_checkpoint_a_run_is_not_begun_anew(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sfumato.errors import SfumatoError
 from sfumato.registry import Registry
 from sfumato.run import Run
 from sfumato.signals import Deferred
+from sfumato.updates import Updates
 
 Train = Callable[..., Run]
 
@@ -183,6 +185,19 @@ except OSError:
     check_goes_on(run, tmp_path / "reference")
 
 
+def test_a_disk_that_is_full_from_the_start_is_told(small_disk: Path, train: Train) -> None:
+    """By a typed error, and whoever makes room in the same process can begin."""
+    big = small_disk / "big"
+    with suppress(OSError), big.open("wb", 0) as stream:
+        while True:
+            stream.write(bytes(1 << 12))
+    with pytest.raises(DiskFullError, match="No space left"):
+        train(out=small_disk / "run")
+    big.unlink()
+    train(out=small_disk / "run", resume=True)
+    assert victims.debris(small_disk / "run") == []
+
+
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
     """A folder that every user may write to; those of pytest are its own user's."""
@@ -269,13 +284,40 @@ def test_a_signal_waits_for_what_is_going_on_and_a_second_one_does_not() -> None
         with pytest.raises(KeyboardInterrupt), Deferred():
             os.kill(os.getpid(), signal.SIGTERM)
         assert heard == [signal.SIGTERM] * 3, "one that came last is delivered at the end"
-        with pytest.raises(ValueError, match="lost"), Deferred():  # noqa: PT012 - likewise
+        with pytest.raises(KeyboardInterrupt), Deferred():  # noqa: PT012 - likewise
             os.kill(os.getpid(), signal.SIGTERM)
-            msg = "lost"
+            msg = "an error of the same step"
             raise ValueError(msg)
+        with pytest.raises(SystemExit), Deferred():  # noqa: PT012 - likewise
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise SystemExit
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("at", [1, 8, 12])
+def test_a_signal_in_a_step_is_heard_after_it(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Not after the epoch: the checkpoint is of that very step, and no other step was taken."""
+    real, taken = Updates.advance, iter(range(1, 100))
+
+    def advance(self: Updates) -> None:
+        if next(taken) == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self)
+
+    monkeypatch.setattr(Updates, "advance", advance)
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    monkeypatch.undo()
+    newest = checkpoints.folders(tmp_path / "run")[0]
+    assert newest.name == f"step-{at:08d}" + ("-ended" if at == 12 else "")
+    assert next(taken) == at + 1
+    train(resume=True)
+    train("whole")
+    assert victims.end(tmp_path / "run") == victims.end(tmp_path / "whole")
 
 
 def test_a_signal_that_nobody_handles_ends_the_process(tmp_path: Path) -> None:
@@ -322,7 +364,7 @@ def test_an_interrupt_while_it_validates_is_saved_after_the_last_step(
     with pytest.raises(KeyboardInterrupt):
         train("run", spec, parts=parts)
     Signalled.now = False
-    assert checkpoints.folders(tmp_path / "run")[0].name == "step-00000012"
+    assert checkpoints.folders(tmp_path / "run")[0].name == "step-00000012-fitted"
     assert json.loads((tmp_path / "run/run.json").read_text())["epochs"] == 1
     train("run", spec, parts=parts, resume=True)
     train("whole", spec, parts=parts)

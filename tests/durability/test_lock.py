@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,49 @@ def test_a_killed_owner_has_no_lock(tmp_path: Path) -> None:
     check_free(tmp_path)
     with FolderLock(tmp_path):
         assert (tmp_path / NAME).read_text() == str(os.getpid())
+
+
+def test_a_child_does_not_keep_the_lock_of_its_parent(tmp_path: Path) -> None:
+    """One that was forked may live longer than a parent that was killed."""
+    code = (
+        "import os, sys, time; from pathlib import Path; from sfumato.lock import FolderLock\n"
+        "lock = FolderLock(Path(sys.argv[1]))\n"
+        "child = os.fork()\n"
+        "if child == 0: time.sleep(60)\n"
+        "print(child, flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    child = int(owner.stdout.readline())
+    with pytest.raises(LockedError):
+        check_free(tmp_path)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    try:
+        check_free(tmp_path)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        owner.stdout.close()
+
+
+def test_who_only_looks_is_in_nobodys_way(tmp_path: Path) -> None:
+    """A writer that starts while others look whether the folder is free gets the lock."""
+    (tmp_path / NAME).write_text("999999")
+    until = time.monotonic() + 0.5
+
+    def look() -> None:
+        while time.monotonic() < until:
+            with suppress(LockedError):
+                check_free(tmp_path)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    while time.monotonic() < until:
+        FolderLock(tmp_path).free()
+        (tmp_path / NAME).write_text("999999")
+    thread.join()
 
 
 def test_the_lock_is_not_shared_within_a_process(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,172 @@ def test_another_optimiser_begins_anew(train: Train, stopped: Stopped) -> None:
     stopped()
     run = train(spec=victims.tiny(optimizer={"type": "sgd", "lr": 1e-4}), resume=True, drift=True)
     assert len(run.metrics) == 4
+
+
+def test_another_optimiser_finds_the_schedule_where_it_stands(
+    train: Train, stopped: Stopped
+) -> None:
+    """It is the optimiser that begins anew, and not the cosine."""
+    cosine = {"type": "cosine"}
+    stopped(spec=victims.tiny(schedule=cosine))
+    other = victims.tiny(schedule=cosine, optimizer={"type": "sgd", "lr": 1e-3})
+    run = train(spec=other, resume=True, drift=True)
+    straight = train("straight", spec=other)
+    assert [m["lr"] for m in run.metrics[2:]] == [m["lr"] for m in straight.metrics[2:]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"loss": {"type": "beta_elbo", "beta": 20}}},
+        {"training": {"monitor": "train.kl", "monitor_mode": "max"}},
+    ],
+)
+def test_what_is_best_is_counted_anew_where_it_is_told_by_something_else(
+    train: Train, stopped: Stopped, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Weights from before another loss, or by another number, are not the result under its name."""
+    stopped()
+    spec = {name: {**part, **change.get(name, {})} for name, part in victims.TINY.items()}
+    run = train(spec=spec, resume=True, drift=True)
+    assert run.kept_epoch > 2
+    said = "valid.objective" if "model" in change else "train.kl"
+    sign = 1 if "model" in change else -1
+    values = [
+        sign * line[said.split(".", maxsplit=1)[0]][said.split(".")[1]] for line in run.metrics[2:]
+    ]
+    assert run.kept_epoch == 3 + values.index(min(values))
+    kept = sfumato.load(tmp_path / "run", "cpu").state_dict()
+    assert all(torch.equal(kept[name], t) for name, t in run.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{"optimizer": {"type": "adam", "lr": 0.01}}, {"schedule": {"type": "cosine"}}, {"epochs": 6}],
+)
+def test_a_drift_that_is_killed_is_still_that_drift(
+    train: Train, stopped: Stopped, tmp_path: Path, training: dict[str, Any]
+) -> None:
+    """Before it has written a checkpoint of its own: options of the old one do not come back."""
+    stopped()
+    drifted = victims.tiny(**training)
+    copy = tmp_path / "killed"
+
+    def told(line: dict[str, Any]) -> None:
+        if line["epoch"] == 3:
+            shutil.copytree(tmp_path / "run", copy)  # what a kill would leave
+
+    train(spec=drifted, resume=True, drift=True, progress=told)
+    assert checkpoints.folders(copy)[0].name == "step-00000012"
+    train("killed", spec=drifted, resume=True)
+    assert victims.end(copy) == victims.end(tmp_path / "run")
+
+
+def test_a_drift_of_a_number_in_a_buffer_outlives_a_kill(
+    train: Train, stopped: Stopped, tmp_path: Path
+) -> None:
+    """β is held where no file of weights has it: the new one counts."""
+    beta = {"family": {"type": "beta_vae", "beta": 1}}
+    stopped(spec={**victims.TINY, "model": {**victims.TINY["model"], **beta}})
+    heavy = {
+        **victims.TINY,
+        "model": {**victims.TINY["model"], "family": {"type": "beta_vae", "beta": 8}},
+    }
+
+    def told(line: dict[str, Any]) -> None:
+        if line["epoch"] == 3:
+            shutil.copytree(tmp_path / "run", tmp_path / "killed")
+
+    run = train(spec=heavy, resume=True, drift=True, progress=told)
+    killed = train("killed", spec=heavy, resume=True)
+    assert victims.end(tmp_path / "killed") == victims.end(tmp_path / "run")
+    last = killed.metrics[-1]["train"]
+    assert last["objective"] == pytest.approx(last["reconstruction"] + 8 * last["kl"])
+    del run
+
+
+def test_a_finished_run_that_is_made_longer_survives_a_kill_at_once(
+    train: Train, tmp_path: Path
+) -> None:
+    """Killed when nothing but run.json was written, and then again when the result was gone."""
+    train()
+    longer = victims.tiny(epochs=6)
+    train("straight")
+    expected = train("straight", spec=longer, resume=True, drift=True)
+    (tmp_path / "run/model.safetensors").unlink()
+    run = train(spec=longer, resume=True, drift=True)
+    assert run.metrics[-1]["train"] == expected.metrics[-1]["train"]
+    assert (tmp_path / "run/model.safetensors").is_file()
+
+
+def test_without_checkpoints_a_run_that_begins_anew_says_so(
+    train: Train, stopped: Stopped, tmp_path: Path
+) -> None:
+    """It was no small thing, perhaps."""
+    stopped()
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    with pytest.warns(RuntimeWarning, match="has no checkpoint: it begins anew"):
+        train(resume=True)
+
+
+def test_checkpoints_behind_a_link_are_neither_read_nor_written(
+    train: Train, stopped: Stopped, tmp_path: Path
+) -> None:
+    """A link leads out of the folder, whoever made it."""
+    stopped()
+    (tmp_path / "run/checkpoints").rename(tmp_path / "elsewhere")
+    (tmp_path / "run/checkpoints").symlink_to(tmp_path / "elsewhere")
+    before = sorted(tmp_path.glob("elsewhere/*"))
+    with pytest.raises(OutputError, match="symbolic link"):
+        train(resume=True)
+    assert sorted(tmp_path.glob("elsewhere/*")) == before
+
+
+def test_how_checkpoints_are_written_is_remembered(
+    train: Train, stopped: Stopped, tmp_path: Path
+) -> None:
+    """A resume goes on as it was begun, unless it is told otherwise."""
+    stopped(checkpoint_every="5 steps", keep_checkpoints=9)
+    train(resume=True)
+    names = [folder.name[5:13] for folder in checkpoints.folders(tmp_path / "run")]
+    assert [int(name) for name in names] == [24, 20, 15, 12, 10, 5, 0]
+
+
+def test_what_resume_is_given_must_be_a_run(train: Train, tmp_path: Path) -> None:
+    """A run object has its folder; a part of a run is none, a family changes nothing, data are asked for."""
+    run = train()
+    assert sfumato.resume(run, victims.X).metrics == run.metrics
+    newest = checkpoints.folders(tmp_path / "run")[0]
+    with pytest.raises(ResumeError, match="is a part of the run"):
+        sfumato.resume(newest, victims.X)
+    with pytest.raises(SpecError, match="a family changes nothing"):
+        sfumato.resume(tmp_path / "run", victims.X, ["model.family=ae"])
+    with pytest.raises(ResumeError, match="data in Python"):
+        sfumato.resume(tmp_path / "run")
+    for options in ({"out": None}, {"force": True}):
+        with pytest.raises(DataError, match="resume = True"):
+            train(resume=True, **options)
+    with pytest.raises(DataError, match="checkpoint_every = 5"):
+        train("other", checkpoint_every=5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [1, 2, 3, 5])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_run_goes_on_from_any_step(train: Train, tmp_path: Path, at: int) -> None:
+    """Steps are compiled from the same one on as if it had not been stopped."""
+    compiled = victims.tiny(compile=True, batch_size=16)
+    train("whole", compiled)
+
+    train("cut", compiled, checkpoint_every="1 steps", keep_checkpoints=99)
+    run = tmp_path / "cut"
+    for folder in checkpoints.folders(run):
+        if int(folder.name.split("-")[1]) > at:
+            shutil.rmtree(folder)
+    changed_about(run, "status", value="running")
+    (run / "model.safetensors").unlink()
+    train("cut", compiled, resume=True)
+    assert victims.end(run) == victims.end(tmp_path / "whole")
 
 
 def test_other_batches_cannot_be_drifted_to(

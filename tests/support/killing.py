@@ -1,6 +1,6 @@
 """Kills trainings in processes of their own, goes on with them, and compares the ends.
 
-``python tests/support/killing.py random|points|signals NUMBER FOLDER`` prints one JSON object. A process
+``python tests/support/killing.py random|points|again|signals NUMBER FOLDER`` prints a JSON object. A process
 is forked for every training, from one in which each model was trained before, on one thread: what is
 imported when it is first used would otherwise take longer than the training.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -143,17 +144,25 @@ def counting(at: int | None, names: Path | None) -> None:
         setattr(os, call, wrapped)
 
 
-def at_points(many: int, folder: Path) -> dict[str, Any]:
-    """SIGKILL before every change of the disk of a whole run, or before so many of them, evenly chosen."""
+def at_points(many: int, folder: Path, *, again: bool = False) -> dict[str, Any]:
+    """SIGKILL before every change of the disk of a whole run, or before so many of them, evenly chosen.
+
+    Or of the rest of a run, which was stopped after the last step of an epoch and keeps one checkpoint.
+    """
     name, every, names = "adam and a cosine", "2 epochs", folder / "names"
     reference = Reference(folder)
-    wanted, log = reference.of(name), folder / "log"
+    wanted, log, base = reference.of(name), folder / "log", folder / "base"
+    if again:
+        stopped = partial(_listening, partial(victims.train, name, base, "11 steps", keep=1), None)
+        assert waited(forked(partial(_at_step, 22, stopped), log)) == 130, log.read_text()
 
     def trained(run: Path, at: int | None) -> int:
         def action() -> None:
             counting(at, names if at is None else None)
-            victims.train(name, run, every)
+            victims.train(name, run, every, resume=again, keep=1 if again else None)
 
+        if again:
+            shutil.copytree(base, run)
         return waited(forked(action, log))
 
     assert trained(folder / "counted", None) == FINISHED
@@ -210,6 +219,21 @@ def _listening(training: Callable[[], None], while_saving: signal.Signals | None
     training()
 
 
+def _at_step(step: int, action: Callable[[], None]) -> None:
+    """Do something in a process that gets a SIGINT while it takes a step, counted from 1."""
+    from sfumato.updates import Updates
+
+    real, taken = Updates.advance, iter(range(1, 10**6))
+
+    def advance(self: Updates) -> None:
+        if next(taken) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self)
+
+    Updates.advance = advance  # type: ignore[method-assign]
+    action()
+
+
 def _signal_in_a_save(kind: signal.Signals) -> None:
     """Send this process a signal while it writes the third checkpoint."""
     real = os.fsync
@@ -228,7 +252,10 @@ def main() -> None:
     how, many, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    made = {"random": at_random, "points": at_points, "signals": by_signals}[how](many, folder)
+    again = partial(at_points, again=True)
+    ways: dict[str, Callable[[int, Path], dict[str, Any]]]
+    ways = {"random": at_random, "points": at_points, "again": again, "signals": by_signals}
+    made = ways[how](many, folder)
     made["seconds"] = round(time.perf_counter() - began, 1)
     sys.stdout.write(json.dumps(made, indent=1) + "\n")
 

@@ -120,11 +120,14 @@ def end(run: Path) -> dict[str, Any]:
 _VARYING = ("seconds", "peak_memory")
 
 
-def train(name: str, run: Path, every: str, *, resume: bool = False) -> None:
+def train(
+    name: str, run: Path, every: str, *, resume: bool = False, keep: int | None = None
+) -> None:
     """Train one of the models."""
     torch.set_num_threads(1)
     sfumato.train(
-        MODELS[name], out=run, resume=resume, checkpoint_every=every, parts=parts(),
+        MODELS[name], out=run, resume=resume, checkpoint_every=every, keep_checkpoints=keep,
+        parts=parts(),
     )  # fmt: skip
 
 

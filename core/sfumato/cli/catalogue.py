@@ -75,13 +75,14 @@ def schema(output: Path | None) -> None:
 
 def _describe_model(path: Path, *, as_json: bool) -> None:
     """A model file, by its header; a run that left none, by its ``run.json``. Imports no plugin."""
-    from sfumato.artifact import WEIGHTS, extra_files, read_header
+    from sfumato.artifact import WEIGHTS, check_content, extra_files, read_header
 
     is_run = path.is_dir() and (path / "run.json").is_file()
     extra = extra_files(path) if is_run else []
     if is_run and not (path / WEIGHTS).is_file():
         _describe_unfinished(path, as_json=as_json)
     else:
+        check_content(path)
         _describe_header(path, read_header(path), as_json=as_json)
     if extra:
         options.say(f"not part of the run, and never read: {', '.join(extra)}", err=True)

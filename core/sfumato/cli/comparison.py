@@ -208,6 +208,9 @@ def _loaded(sources: dict[str, str], changes: Sequence[str]) -> dict[str, Spec |
     found: dict[str, Spec | Path] = {}
     data: Spec | None = None
     for name, model in sources.items():
+        if model.endswith(".safetensors"):
+            msg = f"{model} is a model file: name the folder of its run, whose data it is compared on"
+            raise click.UsageError(msg)
         if Path(model).is_dir():
             found[name] = Path(model)
             data = data or read_run(model)[0]

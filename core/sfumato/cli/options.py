@@ -51,12 +51,13 @@ def force(text: str) -> Decorator:
 def checkpoints() -> Decorator:
     """``--checkpoint-every`` and ``--keep-checkpoints``."""
     every = click.option(
-        "--checkpoint-every", default="0.5 minutes", show_default=True, metavar="N UNIT",
-        help="How often to write what the run can go on from: 500 steps, 2 epochs, 10 minutes.",
+        "--checkpoint-every", default=None, metavar="N UNIT",
+        help="How often to write what the run can go on from: 500 steps, 2 epochs, 10 minutes; "
+        "default: as before, or 0.5 minutes.",
     )  # fmt: skip
     keep = click.option(
-        "--keep-checkpoints", type=click.IntRange(min=1), default=2, show_default=True, metavar="N",
-        help="How many of these to keep.",
+        "--keep-checkpoints", type=click.IntRange(min=1), default=None, metavar="N",
+        help="How many of these to keep; default: as before, or 2.",
     )  # fmt: skip
     return lambda command: every(keep(command))
 
