@@ -6,6 +6,7 @@ Importing this module imports neither torch nor pydantic nor any plugin.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import re
@@ -326,6 +327,7 @@ def own_commands() -> list[Entry]:
     return [e for e in registry.of_kind("command") if e.distribution == PROJECT]
 
 
+@functools.cache
 def own_version() -> str:
     """The version of sfumato that is installed."""
     return metadata.version(PROJECT)

@@ -26,10 +26,10 @@ def anonymous():
 
 memory, items, epoch = [], 0, Batches.epoch
 
-def watched(batches, number):
+def watched(batches, number, first=0):
     global items
     memory.append(anonymous())
-    for step, batch in epoch(batches, number):
+    for step, batch in epoch(batches, number, first):
         yield step, batch
         items += len(batch)
         memory.append(anonymous())

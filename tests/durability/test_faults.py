@@ -100,10 +100,12 @@ def test_what_is_not_finite_stops_before_the_update(
 # ---- disks ----------------------------------------------------------------------------------------
 
 FILLING = """
-import os, sys, json, torch, victims, sfumato, sfumato.training
+import os, sys, json, tempfile, torch, victims, sfumato, sfumato.training
 from pathlib import Path
 torch.set_num_threads(1)
-sfumato.train(victims.TINY, victims.X)  # all is imported
+with tempfile.TemporaryDirectory() as folder:  # all is imported, wherever it lies
+    sfumato.train(victims.TINY, victims.X, folder + "/run")
+    sfumato.train(victims.TINY, victims.X, folder + "/run", resume=True)
 if len(sys.argv) > 3:
     os.setgid(int(sys.argv[3]))
     os.setuid(int(sys.argv[3]))
