@@ -220,6 +220,7 @@ def test_arrow_keys_step(open_page: Open, planar: Made) -> None:
         opened.settle()
         corners.append(place(opened, 1)[0])
     opened.page.click("#explorer-centre")
+    opened.settle()
     opened.page.focus("#explorer-plane-1")
     press = opened.page.keyboard.press
 
