@@ -49,7 +49,7 @@ from sfumato.run import (
 from sfumato.spec import Spec
 
 EVERY, KEEP = "0.5 minutes", 2
-_OWN = (checkpoints.METRICS, WEIGHTS, checkpoints.FOLDER, SAMPLERS, SPEC, RUN)
+_OWN = (checkpoints.METRICS, WEIGHTS, checkpoints.FOLDER, SAMPLERS, RUN, SPEC)
 
 
 class RunFolder:
@@ -128,7 +128,7 @@ class RunFolder:
         # The folder may have been empty when somebody looked, and another process was faster.
         self.check()
         sync_folder(path.parent)
-        for name in _OWN:  # what says that there is a run goes last
+        for name in _OWN:  # a kill on the way leaves a run that begins anew
             _removed(path / name)
         make_folder(path / checkpoints.FOLDER)
         self._about = {

@@ -181,9 +181,9 @@ class Updates:
                 # One pass over all of them, which torch has for mixed precision: it multiplies them by 1.
                 torch._amp_foreach_non_finite_check_and_unscale_(found, self._off, self._one)
         if not self._late:
-            if sound := not self._off.item():
-                return True
-            self._off.zero_()
+            sound = not self._off.item()
+            if not sound:
+                self._off.zero_()
             return sound
         bad = (self._off > 0) & (self._failed < 0)
         self._failed.copy_(torch.where(bad, number, self._failed))
